@@ -1,0 +1,1 @@
+"""Prefect blocks for the systems that Penstock talks to."""

@@ -1,0 +1,1 @@
+"""Workflows as Prefect flow runs. The only package that imports Prefect."""

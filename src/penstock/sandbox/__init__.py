@@ -1,0 +1,1 @@
+"""One interface to run tools apart from the host, with several backends."""

@@ -1,0 +1,1 @@
+"""PostgreSQL tables, their migrations and the embedded server."""

@@ -1,0 +1,1 @@
+"""The workflow file: parsed, checked and evaluated. Pure: no Prefect, no I/O."""
