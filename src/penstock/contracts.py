@@ -103,7 +103,7 @@ class Slot(StrEnum):
     IMAGE = "image"
     PATH = "path"
     URL = "url"
-    SECRET = "secret"
+    CREDENTIAL = "credential"
 
 
 def sensitive(slot: Slot, *, description: str, **constraints: Any) -> Any:
