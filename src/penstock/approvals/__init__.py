@@ -1,0 +1,1 @@
+"""Who may let what run: policy, digests, decisions and the audit chain."""

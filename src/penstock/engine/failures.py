@@ -1,0 +1,74 @@
+"""Turn whatever an agent raises into a plain description, and say whether to try again."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from penstock.contracts import Agent, AgentType
+from penstock.errors import AgentRetry, NodeTimedOut, PenstockError
+from penstock.telemetry.redaction import Redactor
+
+__all__ = ["describe", "is_retryable", "validation_message"]
+
+_LONGEST_MESSAGE = 4000
+_TRANSIENT = (ConnectionError, httpx.TransportError)
+
+
+def is_retryable(error: BaseException, agent: Agent) -> bool:
+    """Say whether another attempt may succeed and may be made.
+
+    What changes something and is not idempotent is tried again only when the agent itself
+    says so: nobody else knows how far the failed attempt came.
+    """
+    if isinstance(error, AgentRetry):
+        return True
+    harmless = agent.type is AgentType.ANALYSIS or agent.idempotent
+    if isinstance(error, PenstockError):
+        return harmless and error.retryable
+    return harmless and isinstance(error, _TRANSIENT)
+
+
+def describe(error: BaseException, agent: Agent | None, redactor: Redactor) -> dict[str, Any]:
+    """Describe an error in JSON types: `{"code", "message", "details", "retryable"}`.
+
+    Exceptions themselves are never stored or sent: many cannot be pickled, and their
+    arguments may hold anything.
+    """
+    if isinstance(error, PenstockError):
+        code, message, details = error.code, error.message, error.details
+    else:
+        code, message, details = "agent_crashed", _crash_message(error), {}
+    return {
+        "code": code,
+        "message": redactor.text(message)[:_LONGEST_MESSAGE],
+        "details": redactor.data(details),
+        "retryable": agent is not None and is_retryable(error, agent),
+    }
+
+
+def validation_message(error: ValidationError) -> str:
+    """List what is wrong with a model's fields, without their values."""
+    lines = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}"
+        for item in error.errors(include_input=False, include_url=False, include_context=False)[:20]
+    ]
+    return "; ".join(lines)
+
+
+def _crash_message(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno})" if frames else ""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  a broken __str__ must not hide which error it was
+        text = "its message cannot be read"
+    return f"{type(error).__name__}: {text}{place}"
+
+
+def timed_out(seconds: float) -> NodeTimedOut:
+    """Make the error of a node that ran out of time."""
+    return NodeTimedOut(f"took longer than its timeout of {seconds:g} s")

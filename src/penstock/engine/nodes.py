@@ -1,0 +1,295 @@
+"""Run one node: condition, inputs, gate, agent, output; every step recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import BaseModel, ValidationError
+
+from penstock.approvals.gate import Gate, GateRequest
+from penstock.contracts import Agent, AgentContext, Isolation, Risk, Sandbox
+from penstock.engine import failures, isolation
+from penstock.engine.context import EngineServices, agent_workspace, run_logger
+from penstock.engine.outputs import OutputStore
+from penstock.engine.prefect_api import NodeTask, run_node_task
+from penstock.engine.scheduler import NodeResult, Step
+from penstock.errors import ApprovalError, InputInvalid, OutputInvalid
+from penstock.registry import Registry
+from penstock.settings import Settings
+from penstock.store.states import NodeState
+from penstock.telemetry.redaction import Redactor
+from penstock.workflow import CheckedNode, CheckedWorkflow, retry_delays
+
+__all__ = ["Engine", "NodeJournal", "NodeRunner", "RunFacts"]
+
+
+class NodeJournal(Protocol):
+    """Where what happens to the nodes of one run is recorded."""
+
+    async def started(self, node_id: str, attempt: int, task_run_id: UUID) -> None:
+        """Record that an attempt starts."""
+        ...
+
+    async def ended(self, node_id: str, result: NodeResult, task_run_id: UUID | None) -> None:
+        """Record how a node ended; returns when that is durable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What every run of a worker shares."""
+
+    settings: Settings
+    registry: Registry
+    gate: Gate
+    redactor: Redactor
+    outputs: OutputStore
+    make_sandbox: Callable[[], Sandbox]
+    workspace: Callable[[str], AbstractAsyncContextManager[Path]] = agent_workspace
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the nodes of a run know of it; also the names that expressions see."""
+
+    id: UUID
+    name: str
+    workflow: CheckedWorkflow
+    inputs: Mapping[str, Any]
+    trigger: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    url: str = ""
+
+    def scope(self, results: Mapping[str, NodeResult]) -> dict[str, Any]:
+        """Give the data that expressions may refer to, as far as the run has come."""
+        return {
+            "inputs": dict(self.inputs),
+            "trigger": dict(self.trigger),
+            "run": {"id": str(self.id), "name": self.name, "url": self.url},
+            "nodes": {
+                node_id: {
+                    "state": result.state.value,
+                    "error": dict(result.error or {}),
+                    **({"output": result.output} if result.state is NodeState.SUCCEEDED else {}),
+                }
+                for node_id, result in results.items()
+            },
+        }
+
+
+class NodeRunner:
+    """Runs the nodes of one run, each as a Prefect task run."""
+
+    def __init__(self, engine: Engine, run: RunFacts, journal: NodeJournal, task_runs: dict[str, UUID]) -> None:
+        self._engine = engine
+        self._run = run
+        self._journal = journal
+        self._task_runs = task_runs
+        """Task run of each node so far: the edges in Prefect's graph."""
+
+    async def run(self, step: Step, results: Mapping[str, NodeResult]) -> NodeResult:
+        """Run a node to its end, with its retries."""
+        node = self._run.workflow.node(step.id)
+        attempt = _Attempts(self._engine, self._run, node, self._journal, results)
+        await run_node_task(
+            NodeTask(
+                name=step.id,
+                body=self._remembering(step.id, attempt.once),
+                retry_delays_s=retry_delays(node.retry),
+                jitter=node.retry.jitter,
+                may_retry=lambda: attempt.may_retry,
+                upstream=self._edges(step),
+            )
+        )
+        if attempt.result is None:  # the body did not come to an end of its own
+            raise asyncio.CancelledError
+        if attempt.result.state is not NodeState.SUCCEEDED:  # success is recorded inside the attempt
+            await self._journal.ended(step.id, attempt.result, self._task_runs.get(step.id))
+        return attempt.result
+
+    async def skip(self, step: Step, reason: str) -> NodeResult:
+        """Record a node that does not run, and show it in Prefect with the reason."""
+        result = NodeResult(NodeState.SKIPPED, reason=reason)
+
+        async def body(_task_run: UUID) -> State[Any]:
+            return Completed(name="Skipped", message=f"Skipped: {reason}")
+
+        await run_node_task(
+            NodeTask(name=step.id, body=self._remembering(step.id, body), upstream=self._edges(step))
+        )
+        await self._journal.ended(step.id, result, self._task_runs.get(step.id))
+        return result
+
+    def _edges(self, step: Step) -> list[UUID]:
+        return [self._task_runs[need] for need in step.needs if need in self._task_runs]
+
+    def _remembering(self, node_id: str, body: Callable[[UUID], Any]) -> Callable[[UUID], Any]:
+        async def remember(task_run_id: UUID) -> State[Any]:
+            self._task_runs[node_id] = task_run_id
+            return await body(task_run_id)
+
+        return remember
+
+
+class _Attempts:
+    """The attempts of one node; `result` holds how the last one ended."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: RunFacts,
+        node: CheckedNode,
+        journal: NodeJournal,
+        results: Mapping[str, NodeResult],
+    ) -> None:
+        self._engine = engine
+        self._run = run
+        self._node = node
+        self._journal = journal
+        self._results = results
+        self._count = 0
+        self.result: NodeResult | None = None
+        self.may_retry = False
+
+    async def once(self, task_run_id: UUID) -> State[Any]:
+        """Make one attempt and return its Prefect state; never raises an `Exception`."""
+        self._count += 1
+        self.result, self.may_retry = None, False
+        agent: Agent | None = None
+        try:
+            scope = self._run.scope(self._results)
+            if not self._node.condition(scope):
+                return self._skipped()
+            agent = self._engine.registry.get(self._node.agent)
+            await self._journal.started(self._node.id, self._count, task_run_id)
+            output = await self._call(agent, self._node.render_inputs(scope))
+            return await self._succeeded(output, task_run_id)
+        except ApprovalError as error:
+            return self._failed(error, agent, NodeState.REJECTED)
+        except Exception as error:  # noqa: BLE001  whatever an agent raises is the node's failure, told below
+            return self._failed(error, agent, NodeState.FAILED)
+
+    async def _call(self, agent: Agent, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        params = parse_inputs(agent, inputs)
+        await self._pass_gate(agent, params)
+        timeout_s = self._node.timeout_s or agent.timeout_s
+        async with self._engine.workspace(self._node.id) as workspace:
+            ctx = self._context(workspace)
+            try:
+                async with asyncio.timeout(timeout_s) as limit:
+                    output = await call_agent(agent, ctx, params, self._engine.settings)
+            except TimeoutError:
+                if limit.expired():
+                    raise failures.timed_out(timeout_s) from None
+                raise
+        return output_data(agent, output, self._engine.settings.limits.output_bytes)
+
+    async def _pass_gate(self, agent: Agent, params: BaseModel) -> None:
+        if agent.risk is not Risk.APPROVAL_REQUIRED and not self._node.gated:
+            return
+        plan = None
+        if agent.planner is not None:
+            async with self._engine.workspace(self._node.id) as workspace:
+                plan = await agent.planner(self._context(workspace), params)
+        await self._engine.gate.ask(
+            GateRequest(
+                run_id=str(self._run.id),
+                node_id=self._node.id,
+                agent=agent.name,
+                agent_version=agent.version,
+                inputs_digest=digest(params),
+                plan=plan,
+            )
+        )
+
+    def _context(self, workspace: Path) -> AgentContext:
+        return AgentContext(
+            run_id=str(self._run.id),
+            node_id=self._node.id,
+            attempt=self._count,
+            dry_run=False,
+            workspace=workspace,
+            logger=run_logger(self._engine.redactor),
+            services=EngineServices(self._node.blocks, self._engine.make_sandbox, self._engine.redactor),
+        )
+
+    async def _succeeded(self, output: dict[str, Any], task_run_id: UUID) -> State[Any]:
+        # Stored before Prefect hears of it: whoever sees Completed can rely on the output.
+        result = NodeResult(NodeState.SUCCEEDED, output=output, attempts=self._count)
+        await self._journal.ended(self._node.id, result, task_run_id)
+        self.result = result
+        return Completed(message=f"{self._node.agent} succeeded")
+
+    def _skipped(self) -> State[Any]:
+        reason = "its condition is false"
+        self.result = NodeResult(NodeState.SKIPPED, reason=reason)
+        return Completed(name="Skipped", message=f"Skipped: {reason}")
+
+    def _failed(self, error: Exception, agent: Agent | None, state: NodeState) -> State[Any]:
+        told = failures.describe(error, agent, self._engine.redactor)
+        self.may_retry = bool(told["retryable"])
+        self.result = NodeResult(state, error=told, attempts=self._count)
+        name = "TimedOut" if told["code"] == "node_timed_out" else state.value.capitalize()
+        return Failed(name=name, message=told["message"])
+
+
+def parse_inputs(agent: Agent, inputs: Mapping[str, Any]) -> BaseModel:
+    """Validate rendered inputs with the agent's model.
+
+    Raises:
+        InputInvalid: They do not fit; the message names the fields, never the values.
+    """
+    try:
+        return agent.input_model.model_validate(dict(inputs))
+    except ValidationError as error:
+        raise InputInvalid(
+            f"inputs of agent {agent.name!r}: {failures.validation_message(error)}"
+        ) from None
+
+
+async def call_agent(agent: Agent, ctx: AgentContext, params: BaseModel, settings: Settings) -> Any:
+    """Run the agent where its manifest says."""
+    if agent.isolation is Isolation.PROCESS:
+        return await isolation.run_in_process(agent, ctx, params, settings)
+    return await agent.run(ctx, params)
+
+
+def output_data(agent: Agent, output: Any, limit_bytes: int) -> dict[str, Any]:
+    """Check an agent's output and return it as JSON data.
+
+    Raises:
+        OutputInvalid: It does not match the agent's output model, or is too large.
+    """
+    try:
+        # Dumped and parsed again: a model changed after it was made may no longer be valid.
+        raw = output.model_dump_json() if isinstance(output, BaseModel) else json.dumps(output)
+    except (TypeError, ValueError) as error:
+        raise OutputInvalid(f"agent {agent.name!r} returned {type(output).__name__}: {error}") from None
+    if len(raw) > limit_bytes:
+        raise OutputInvalid(
+            f"agent {agent.name!r} returned {len(raw):,} bytes; the limit is {limit_bytes:,}"
+            " (PENSTOCK_LIMITS__OUTPUT_BYTES)"
+        )
+    try:
+        return agent.output_model.model_validate_json(raw).model_dump(mode="json")
+    except ValidationError as error:
+        raise OutputInvalid(
+            f"output of agent {agent.name!r}: {failures.validation_message(error)}"
+        ) from None
+
+
+def digest(params: BaseModel) -> str:
+    """Give the SHA-256 of inputs in canonical JSON."""
+    canonical = json.dumps(params.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
