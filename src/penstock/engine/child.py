@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from penstock import registry
 from penstock.contracts import AgentContext, Sandbox
 from penstock.engine import failures
 from penstock.engine.environment import client_environment
 from penstock.lifeline import die_with_parent
-from penstock.registry import load_registry
 from penstock.sandbox import select
 from penstock.settings import Settings, load_settings
 from penstock.telemetry.redaction import Redactor, secrets_of_environment
@@ -65,7 +65,7 @@ class _Services:
 
 
 async def _work(job: dict[str, Any], pipe: _Pipe, settings: Settings) -> None:
-    agent = load_registry(settings).get(job["agent"])
+    agent = registry.build(settings.plugins).get(job["agent"])
     ctx = AgentContext(
         run_id=job["run_id"],
         node_id=job["node_id"],

@@ -69,9 +69,9 @@ async def _converse(
                 raise _error(message["error"])
             await _relay(message, ctx)
         code = await process.wait()
-        said = (await errors).decode(errors="replace").strip().splitlines()[-5:]
+        said = " | ".join((await errors).decode(errors="replace").strip().splitlines()[-5:])
         raise AgentFailed(
-            f"the process of agent {agent.name!r} ended with exit code {code} and no result: {' | '.join(said)}"
+            f"the process of agent {agent.name!r} ended with exit code {code} and no result: {said}"
         )
     finally:
         errors.cancel()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +23,13 @@ from penstock.engine import failures, isolation
 from penstock.engine.context import EngineServices, agent_workspace, run_logger
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import NodeTask, run_node_task
-from penstock.engine.scheduler import NodeResult, Step
-from penstock.errors import ApprovalError, InputInvalid, OutputInvalid
+from penstock.engine.scheduler import NodeResult
+from penstock.errors import ApprovalError, InputInvalid, OutputInvalid, RunError, StoreError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store.states import NodeState
 from penstock.telemetry.redaction import Redactor
-from penstock.workflow import CheckedNode, CheckedWorkflow, retry_delays
+from penstock.workflow import CheckedNode, CheckedWorkflow
 
 __all__ = ["Engine", "NodeJournal", "NodeRunner", "RunFacts"]
 
@@ -37,11 +38,19 @@ class NodeJournal(Protocol):
     """Where what happens to the nodes of one run is recorded."""
 
     async def started(self, node_id: str, attempt: int, task_run_id: UUID) -> None:
-        """Record that an attempt starts."""
+        """Record that an attempt starts.
+
+        Raises:
+            RunError: The attempt must not run: the node has succeeded, or a newer attempt has begun.
+        """
         ...
 
     async def ended(self, node_id: str, result: NodeResult, task_run_id: UUID | None) -> None:
-        """Record how a node ended; returns when that is durable."""
+        """Record how a node ended; returns when that is durable.
+
+        Raises:
+            RunError: Something else is recorded already.
+        """
         ...
 
 
@@ -87,36 +96,53 @@ class RunFacts:
 
 
 class NodeRunner:
-    """Runs the nodes of one run, each as a Prefect task run."""
+    """Runs the nodes of one run, each as a Prefect task run.
 
-    def __init__(self, engine: Engine, run: RunFacts, journal: NodeJournal, task_runs: dict[str, UUID]) -> None:
+    Args:
+        task_runs: Task run of each node that an earlier worker ran: the edges in Prefect's graph.
+        attempts: Attempts that earlier workers began, per node.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: RunFacts,
+        journal: NodeJournal,
+        *,
+        task_runs: Mapping[str, UUID],
+        attempts: Mapping[str, int],
+    ) -> None:
         self._engine = engine
         self._run = run
         self._journal = journal
-        self._task_runs = task_runs
-        """Task run of each node so far: the edges in Prefect's graph."""
+        self._task_runs = dict(task_runs)
+        self._attempts = attempts
 
-    async def run(self, step: Step, results: Mapping[str, NodeResult]) -> NodeResult:
+    async def run(self, node_id: str, results: Mapping[str, NodeResult]) -> NodeResult:
         """Run a node to its end, with its retries."""
-        node = self._run.workflow.node(step.id)
-        attempt = _Attempts(self._engine, self._run, node, self._journal, results)
+        node = self._run.workflow.nodes[node_id]
+        attempts = _Attempts(
+            self._engine, self._run, node, self._journal, results, begun=self._attempts.get(node_id, 0)
+        )
         await run_node_task(
             NodeTask(
-                name=step.id,
-                body=self._remembering(step.id, attempt.once),
-                retry_delays_s=retry_delays(node.retry),
-                jitter=node.retry.jitter,
-                may_retry=lambda: attempt.may_retry,
-                upstream=self._edges(step),
+                name=node_id,
+                body=self._remembering(node_id, attempts.once),
+                retry_delays_s=_retry_delays(node),
+                may_retry=lambda: attempts.may_retry,
+                upstream=self._edges(node_id),
             )
         )
-        if attempt.result is None:  # the body did not come to an end of its own
-            raise asyncio.CancelledError
-        if attempt.result.state is not NodeState.SUCCEEDED:  # success is recorded inside the attempt
-            await self._journal.ended(step.id, attempt.result, self._task_runs.get(step.id))
-        return attempt.result
+        if attempts.fault is not None:
+            raise attempts.fault
+        result = attempts.result
+        if result is None:
+            raise RunError(f"node {node_id!r} was stopped by Prefect before it came to an end")
+        if result.state is not NodeState.SUCCEEDED:  # a success is recorded inside the attempt
+            await self._journal.ended(node_id, result, self._task_runs.get(node_id))
+        return result
 
-    async def skip(self, step: Step, reason: str) -> NodeResult:
+    async def skip(self, node_id: str, reason: str) -> NodeResult:
         """Record a node that does not run, and show it in Prefect with the reason."""
         result = NodeResult(NodeState.SKIPPED, reason=reason)
 
@@ -124,20 +150,28 @@ class NodeRunner:
             return Completed(name="Skipped", message=f"Skipped: {reason}")
 
         await run_node_task(
-            NodeTask(name=step.id, body=self._remembering(step.id, body), upstream=self._edges(step))
+            NodeTask(name=node_id, body=self._remembering(node_id, body), upstream=self._edges(node_id))
         )
-        await self._journal.ended(step.id, result, self._task_runs.get(step.id))
+        await self._journal.ended(node_id, result, self._task_runs.get(node_id))
         return result
 
-    def _edges(self, step: Step) -> list[UUID]:
-        return [self._task_runs[need] for need in step.needs if need in self._task_runs]
+    def _edges(self, node_id: str) -> list[UUID]:
+        waits_for = self._run.workflow.nodes[node_id].link.all
+        return [self._task_runs[need] for need in waits_for if need in self._task_runs]
 
-    def _remembering(self, node_id: str, body: Callable[[UUID], Any]) -> Callable[[UUID], Any]:
+    def _remembering(
+        self, node_id: str, body: Callable[[UUID], Awaitable[State[Any]]]
+    ) -> Callable[[UUID], Awaitable[State[Any]]]:
         async def remember(task_run_id: UUID) -> State[Any]:
             self._task_runs[node_id] = task_run_id
             return await body(task_run_id)
 
         return remember
+
+
+def _retry_delays(node: CheckedNode) -> list[float]:
+    """Give the pause before each further attempt, in seconds, with its random part."""
+    return [node.retry.delay_s(tries, random.random()) for tries in range(1, node.retry.max)]  # noqa: S311
 
 
 class _Attempts:
@@ -150,15 +184,19 @@ class _Attempts:
         node: CheckedNode,
         journal: NodeJournal,
         results: Mapping[str, NodeResult],
+        *,
+        begun: int,
     ) -> None:
         self._engine = engine
         self._run = run
         self._node = node
         self._journal = journal
         self._results = results
-        self._count = 0
+        self._count = begun
         self.result: NodeResult | None = None
         self.may_retry = False
+        self.fault: StoreError | None = None
+        """Why nothing could be recorded."""
 
     async def once(self, task_run_id: UUID) -> State[Any]:
         """Make one attempt and return its Prefect state; never raises an `Exception`."""
@@ -169,10 +207,13 @@ class _Attempts:
             scope = self._run.scope(self._results)
             if not self._node.condition(scope):
                 return self._skipped()
-            agent = self._engine.registry.get(self._node.agent)
+            agent = self._engine.registry.get(self._node.spec.agent or "")
             await self._journal.started(self._node.id, self._count, task_run_id)
             output = await self._call(agent, self._node.render_inputs(scope))
             return await self._succeeded(output, task_run_id)
+        except StoreError as error:  # not the agent's failure: nothing can be recorded
+            self.fault = error
+            return Failed(message=error.message)
         except ApprovalError as error:
             return self._failed(error, agent, NodeState.REJECTED)
         except Exception as error:  # noqa: BLE001  whatever an agent raises is the node's failure, told below
@@ -184,8 +225,9 @@ class _Attempts:
         timeout_s = self._node.timeout_s or agent.timeout_s
         async with self._engine.workspace(self._node.id) as workspace:
             ctx = self._context(workspace)
+            limit = asyncio.timeout(timeout_s)
             try:
-                async with asyncio.timeout(timeout_s) as limit:
+                async with limit:
                     output = await call_agent(agent, ctx, params, self._engine.settings)
             except TimeoutError:
                 if limit.expired():
@@ -194,7 +236,7 @@ class _Attempts:
         return output_data(agent, output, self._engine.settings.limits.output_bytes)
 
     async def _pass_gate(self, agent: Agent, params: BaseModel) -> None:
-        if agent.risk is not Risk.APPROVAL_REQUIRED and not self._node.gated:
+        if agent.risk is not Risk.APPROVAL_REQUIRED and self._node.spec.approval is None:
             return
         plan = None
         if agent.planner is not None:
@@ -219,7 +261,7 @@ class _Attempts:
             dry_run=False,
             workspace=workspace,
             logger=run_logger(self._engine.redactor),
-            services=EngineServices(self._node.blocks, self._engine.make_sandbox, self._engine.redactor),
+            services=EngineServices(self._node.spec.blocks, self._engine.make_sandbox, self._engine.redactor),
         )
 
     async def _succeeded(self, output: dict[str, Any], task_run_id: UUID) -> State[Any]:
@@ -227,7 +269,7 @@ class _Attempts:
         result = NodeResult(NodeState.SUCCEEDED, output=output, attempts=self._count)
         await self._journal.ended(self._node.id, result, task_run_id)
         self.result = result
-        return Completed(message=f"{self._node.agent} succeeded")
+        return Completed(message=f"{self._node.spec.agent} succeeded")
 
     def _skipped(self) -> State[Any]:
         reason = "its condition is false"
@@ -237,7 +279,12 @@ class _Attempts:
     def _failed(self, error: Exception, agent: Agent | None, state: NodeState) -> State[Any]:
         told = failures.describe(error, agent, self._engine.redactor)
         self.may_retry = bool(told["retryable"])
-        self.result = NodeResult(state, error=told, attempts=self._count)
+        self.result = NodeResult(
+            state,
+            error=told,
+            attempts=self._count,
+            tolerated=state is NodeState.FAILED and self._node.spec.on_error == "continue",
+        )
         name = "TimedOut" if told["code"] == "node_timed_out" else state.value.capitalize()
         return Failed(name=name, message=told["message"])
 

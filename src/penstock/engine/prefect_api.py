@@ -26,7 +26,7 @@ from prefect.exceptions import Abort
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
-from prefect.states import Pending, Running
+from prefect.states import AwaitingRetry, Pending, Running
 from prefect.task_engine import run_task_async
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.engine import propose_state
@@ -35,6 +35,7 @@ __all__ = [
     "NodeTask",
     "claim",
     "flow_run_context",
+    "hand_over",
     "propose_state",
     "result_store",
     "run_node_task",
@@ -81,6 +82,12 @@ async def claim(client: PrefectClient, flow_run_id: UUID) -> bool:
     return answer.status == SetStateStatus.ACCEPT
 
 
+async def hand_over(client: PrefectClient, flow_run_id: UUID) -> None:
+    """Schedule a run that its worker leaves unfinished, so that another one goes on with it."""
+    state = AwaitingRetry(message="Its worker was stopped; another one goes on after the last completed node.")
+    await client.set_flow_run_state(flow_run_id, state, force=True)
+
+
 async def set_running(client: PrefectClient, flow_run: FlowRun) -> bool:
     """Move a claimed run to Running; False when somebody cancelled or deleted it meanwhile."""
     try:
@@ -118,7 +125,6 @@ class NodeTask:
     """Does one attempt and returns its state; is given the task run's id."""
     retry_delays_s: Sequence[float] = ()
     """Pause before each further attempt; its length is the number of retries."""
-    jitter: float = 0.0
     may_retry: Callable[[], bool] = lambda: False
     upstream: Sequence[UUID] = ()
     """Task runs that this one depends on: the edges in Prefect's graph."""
@@ -145,7 +151,6 @@ async def run_node_task(spec: NodeTask) -> State[Any]:
         tags=list(spec.tags),
         retries=len(spec.retry_delays_s),
         retry_delay_seconds=list(spec.retry_delays_s) or None,
-        retry_jitter_factor=spec.jitter or None,
         retry_condition_fn=retry,
         persist_result=False,
     )

@@ -1,36 +1,26 @@
-"""Walk a graph of nodes: what may start, what is skipped and why, and how the run ends.
+"""Walk a graph of nodes: start what may start, record what is skipped, until all have ended.
 
-Knows neither Prefect nor the database: it is given the graph and a function that runs one node.
+Knows neither Prefect nor the database: it is given the graph and what to do with one node.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.store.states import NodeState
+from penstock.workflow import Graph, Outcome
 
-__all__ = ["NodeResult", "RunMode", "Step", "skip_reason", "walk"]
+__all__ = ["NodeResult", "walk"]
 
-
-class RunMode(StrEnum):
-    """When a node runs, given how the nodes it needs ended."""
-
-    ON_SUCCESS = "on_success"
-    ALWAYS = "always"
-    ON_FAILURE = "on_failure"
-
-
-@dataclass(frozen=True)
-class Step:
-    """A node as far as order is concerned."""
-
-    id: str
-    needs: Sequence[str] = ()
-    mode: RunMode = RunMode.ON_SUCCESS
+_OUTCOMES = {
+    NodeState.SUCCEEDED: Outcome.SUCCEEDED,
+    NodeState.FAILED: Outcome.FAILED,
+    NodeState.REJECTED: Outcome.REJECTED,
+    NodeState.SKIPPED: Outcome.SKIPPED,
+}
 
 
 @dataclass(frozen=True)
@@ -40,68 +30,65 @@ class NodeResult:
     state: NodeState
     output: Any = None
     error: Mapping[str, Any] | None = None
-    """`{"code", "message", "details"}` of a failed node."""
+    """`{"code", "message", "details", "retryable"}` of a failed node."""
     reason: str = ""
     """Why a node was skipped."""
     attempts: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tolerated: bool = False
+    """It failed, and `on_error: continue` lets its dependents run."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended as far as the order of nodes is concerned."""
+        return Outcome.CONTINUED if self.tolerated else _OUTCOMES[self.state]
 
 
-RunNode = Callable[[Step, Mapping[str, NodeResult]], Awaitable[NodeResult]]
-SkipNode = Callable[[Step, str], Awaitable[NodeResult]]
+RunNode = Callable[[str, Mapping[str, NodeResult]], Awaitable[NodeResult]]
+SkipNode = Callable[[str, str], Awaitable[NodeResult]]
 
 
 async def walk(
-    steps: Sequence[Step], done: Mapping[str, NodeResult], run: RunNode, skip: SkipNode
+    graph: Graph, done: Mapping[str, NodeResult], run: RunNode, skip: SkipNode
 ) -> dict[str, NodeResult]:
-    """Run every step as soon as all that it needs has ended; independent branches run together.
+    """Run every node as soon as all that it waits for has ended; independent branches run together.
 
     Args:
-        steps: In an order in which every step comes after what it needs.
-        done: Results of an earlier worker; those steps are not run again.
-        run: Runs a step; is given the results so far.
-        skip: Records a step that does not run, with the reason.
+        done: Results of an earlier worker; those nodes are not run again.
+        run: Runs a node, given its id and the results so far.
+        skip: Records a node that does not run, given its id and the reason.
     Returns:
-        The result of every step, in the order of `steps`.
+        The result of every node, in the graph's order.
     """
     results = dict(done)
-    ended = {step.id: asyncio.Event() for step in steps}
-    for identity in done:
-        ended[identity].set()
-
-    async def take(step: Step) -> None:
-        for need in step.needs:
-            await ended[need].wait()
-        reason = skip_reason(step, results)
-        results[step.id] = await (skip(step, reason) if reason else run(step, results))
-        ended[step.id].set()
-
-    async with asyncio.TaskGroup() as group:
-        for step in steps:
-            if step.id not in done:
-                group.create_task(take(step), name=step.id)
-    return {step.id: results[step.id] for step in steps}
+    running: dict[asyncio.Task[NodeResult], str] = {}
+    try:
+        while len(results) < len(graph.order):
+            outcomes = {name: result.outcome for name, result in results.items()}
+            ready = graph.ready(outcomes, running=set(running.values()))
+            for name, reason in ready.skip.items():
+                results[name] = await skip(name, reason)
+            for name in ready.start:
+                running[asyncio.create_task(_as_task(run(name, results)), name=name)] = name
+            if not ready.skip:
+                await _collect(running, results)
+    finally:
+        await _abandon(running)
+    return {name: results[name] for name in graph.order}
 
 
-def skip_reason(step: Step, results: Mapping[str, NodeResult]) -> str:
-    """Say why a step whose needs have all ended must not run; empty when it must."""
-    failed = [need for need in step.needs if results[need].state in _FAILED]
-    skipped = [need for need in step.needs if results[need].state is NodeState.SKIPPED]
-    match step.mode:
-        case RunMode.ALWAYS:
-            return ""
-        case RunMode.ON_FAILURE:
-            return "" if failed else "nothing that it needs failed"
-        case RunMode.ON_SUCCESS if failed:
-            return f"{_names(failed)} failed"
-        case RunMode.ON_SUCCESS if skipped:
-            return f"{_names(skipped)} did not run"
-        case _:
-            return ""
+async def _as_task(result: Awaitable[NodeResult]) -> NodeResult:
+    return await result
 
 
-_FAILED = frozenset({NodeState.FAILED, NodeState.REJECTED})
+async def _collect(running: dict[asyncio.Task[NodeResult], str], results: dict[str, NodeResult]) -> None:
+    """Wait until at least one node has ended and take what has."""
+    ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for task in ended:
+        results[running.pop(task)] = task.result()
 
 
-def _names(ids: Sequence[str]) -> str:
-    return ", ".join(repr(identity) for identity in ids)
+async def _abandon(running: Mapping[asyncio.Task[NodeResult], str]) -> None:
+    """Cancel what still runs and wait for it, so that nothing goes on behind our back."""
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,99 @@
+"""Commands on workflow files; they need no server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.cli.exits import Exit, print_json, reported
+from penstock.cli.session import read_file
+from penstock.errors import Problem, SpecError
+from penstock.settings import load_settings
+
+if TYPE_CHECKING:
+    from penstock.workflow import Catalog, CheckedWorkflow
+
+__all__ = ["register"]
+
+File = Annotated[Path, typer.Argument(help="Workflow file, YAML or JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(validate)
+    app.command()(graph)
+    app.command()(schema)
+
+
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Workflow files.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check workflow files and tell every mistake as file:line:column."""
+    with reported():
+        catalog = _catalog()
+        verdicts = [_verdict(path, catalog) for path in files]
+    if as_json:
+        print_json([verdict.data for verdict in verdicts])
+    else:
+        for verdict in verdicts:
+            typer.echo(verdict.text, err=not verdict.valid)
+    if not all(verdict.valid for verdict in verdicts):
+        raise typer.Exit(Exit.USAGE)
+
+
+def graph(file: File) -> None:
+    """Print the workflow's graph as Mermaid text."""
+    from penstock.workflow import to_mermaid  # noqa: PLC0415  quick start
+
+    with reported():
+        typer.echo(to_mermaid(_check(file, _catalog()).workflow))
+
+
+def schema() -> None:
+    """Print the JSON Schema of workflow files, for editors."""
+    from penstock.workflow import workflow_json_schema  # noqa: PLC0415  quick start
+
+    print_json(workflow_json_schema())
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    file: str
+    valid: bool
+    problems: tuple[Problem, ...]
+    text: str
+
+    @property
+    def data(self) -> dict[str, object]:
+        return {
+            "file": self.file,
+            "valid": self.valid,
+            "problems" if not self.valid else "warnings": [asdict(problem) for problem in self.problems],
+        }
+
+
+def _verdict(path: Path, catalog: Catalog) -> _Verdict:
+    try:
+        checked = _check(path, catalog)
+    except SpecError as error:
+        return _Verdict(str(path), valid=False, problems=error.problems, text=error.message)
+    lines = [f"{path}: valid", *(f"warning: {warning}" for warning in checked.warnings)]
+    return _Verdict(str(path), valid=True, problems=checked.warnings, text="\n".join(lines))
+
+
+def _catalog() -> Catalog:
+    from penstock import registry  # noqa: PLC0415  agents are slow to import
+    from penstock.workflow import catalog  # noqa: PLC0415
+
+    agents = registry.build(load_settings().plugins)
+    return catalog.Catalog({agent.name: catalog.AgentInfo.of(agent) for agent in agents})
+
+
+def _check(path: Path, catalog: Catalog) -> CheckedWorkflow:
+    from penstock.workflow import check_workflow, parse_workflow  # noqa: PLC0415  quick start
+
+    return check_workflow(parse_workflow(read_file(path), file=str(path)), catalog)

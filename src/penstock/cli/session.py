@@ -1,0 +1,79 @@
+"""What a command needs before it can work: settings, environment, a running stack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.errors import SpecError
+from penstock.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from penstock.engine.services import Services
+    from penstock.store.database import Database
+
+__all__ = ["read_file", "services", "settings_for_client", "store"]
+
+_LARGEST_FILE = 1024 * 1024
+
+
+def settings_for_client() -> Settings:
+    """Read the settings and set what Prefect's client reads when it is imported."""
+    from penstock.engine.environment import client_environment  # noqa: PLC0415  quick start
+
+    settings = load_settings()
+    for name, value in client_environment(settings).items():
+        os.environ.setdefault(name, value)
+    os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
+    return settings
+
+
+@asynccontextmanager
+async def services(say: Callable[[str], None], *, start: bool) -> AsyncGenerator[Services]:
+    """Open the services.
+
+    Args:
+        say: Told what happens while the stack starts.
+        start: Start what is missing and end it afterwards; otherwise the stack must be up.
+    Raises:
+        PenstockError: The stack is not up, or does not start.
+    """
+    settings = settings_for_client()
+    # Imported after the environment is set, and only where needed: Prefect takes seconds.
+    from penstock.engine.services import open_services  # noqa: PLC0415
+    from penstock.stack.stack import needs_stack, running_stack  # noqa: PLC0415
+
+    async with AsyncExitStack() as exits:
+        if needs_stack(settings, start=start):
+            await exits.enter_async_context(running_stack(settings, say))
+        opened = await exits.enter_async_context(open_services(settings))
+        yield opened
+
+
+@asynccontextmanager
+async def store() -> AsyncGenerator[Database]:
+    """Open the database alone; the embedded server is started when it is not running.
+
+    Raises:
+        StoreError: The tables are missing or old.
+    """
+    from penstock.store.opening import open_database  # noqa: PLC0415  quick start
+
+    async with open_database(load_settings()) as database:
+        yield database
+
+
+def read_file(path: Path) -> bytes:
+    """Read a workflow file.
+
+    Raises:
+        SpecError: It cannot be read, or is far too large to be one.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror or error}") from None

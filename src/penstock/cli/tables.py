@@ -1,0 +1,25 @@
+"""Plain tables for people: columns as wide as they need, no borders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+__all__ = ["print_table"]
+
+_WIDEST = 72
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under a head; long last columns are cut."""
+    lines = [[str(cell if cell is not None else "") for cell in row] for row in (head, *rows)]
+    widths = [min(_WIDEST, max(len(line[index]) for line in lines)) for index in range(len(head))]
+    for line in lines:
+        cells = [_fit(cell, width) for cell, width in zip(line, widths, strict=True)]
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _fit(cell: str, width: int) -> str:
+    flat = " ".join(cell.split())
+    return flat.ljust(width) if len(flat) <= width else f"{flat[: width - 1]}…"
