@@ -1,0 +1,1 @@
+"""Alembic's folder; `penstock.store.migrate` runs what is in it."""
