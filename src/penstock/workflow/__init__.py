@@ -1,1 +1,53 @@
-"""The workflow file: parsed, checked and evaluated. Pure: no Prefect, no I/O."""
+"""The workflow file: parsed, checked and evaluated. Pure: no Prefect, no I/O.
+
+```python
+workflow = parse_workflow(text, file="scan.yaml")  # syntax and shape
+checked = check_workflow(workflow, Catalog(agents))  # everything else
+checked.nodes["scan"].render_inputs(scope)
+```
+"""
+
+from penstock.workflow.catalog import AgentInfo, Catalog
+from penstock.workflow.checks import check_workflow, exposed_inputs
+from penstock.workflow.compiled import CheckedNode, CheckedTrigger, CheckedWorkflow
+from penstock.workflow.expressions import Condition, Reference, Template, parse_condition, render_structure
+from penstock.workflow.graph import Graph, Link, Outcome, Ready
+from penstock.workflow.inputs import Trust, validate_inputs
+from penstock.workflow.limits import MissingError
+from penstock.workflow.mermaid import has_gate, to_mermaid
+from penstock.workflow.parsing import parse_workflow
+from penstock.workflow.revisions import Change, canonical_json, diff, digest
+from penstock.workflow.schema import parameter_schema, workflow_json_schema
+from penstock.workflow.spec import Workflow
+
+__all__ = [
+    "AgentInfo",
+    "Catalog",
+    "Change",
+    "CheckedNode",
+    "CheckedTrigger",
+    "CheckedWorkflow",
+    "Condition",
+    "Graph",
+    "Link",
+    "MissingError",
+    "Outcome",
+    "Ready",
+    "Reference",
+    "Template",
+    "Trust",
+    "Workflow",
+    "canonical_json",
+    "check_workflow",
+    "diff",
+    "digest",
+    "exposed_inputs",
+    "has_gate",
+    "parameter_schema",
+    "parse_condition",
+    "parse_workflow",
+    "render_structure",
+    "to_mermaid",
+    "validate_inputs",
+    "workflow_json_schema",
+]
