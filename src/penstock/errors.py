@@ -5,6 +5,7 @@ PenstockError
 ├── SettingsError                 a setting is missing or wrong
 ├── SpecError                     a workflow file is wrong; carries every problem with its place
 │   └── ExpressionError           one expression is wrong, too large or cannot be evaluated
+│       └── MissingError          a name, key or index in it is not there
 ├── PluginError                   an agent plugin cannot be used
 │   ├── PluginContractError       its shape is wrong
 │   ├── PluginVersionError        it wants another version of the plugin API
@@ -24,7 +25,9 @@ PenstockError
 │   ├── ToolFailed                the tool ended with an unexpected exit code
 │   └── ToolKilled                the tool went past its time, memory or process limit
 ├── StoreError                    the database refused or lost something
-│   └── DatabaseUnavailable       the database cannot be reached
+│   ├── DatabaseUnavailable       the database cannot be reached
+│   └── TransactionUndone         two transactions got in each other's way
+├── ChildError                    a process of the stack does not start or stay up
 └── ExternalError                 another system failed us
     ├── AuthFailed                it refused our credentials
     ├── RateLimited               it asks us to slow down
@@ -127,6 +130,12 @@ class ExpressionError(SpecError):
     def __init__(self, message: str, *, offset: int = 0, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message, problems=problems)
         self.offset = offset
+
+
+class MissingError(ExpressionError):
+    """A key, an index or a name is not there; `| default(…)` takes its place."""
+
+    code = "expression_missing"
 
 
 class PluginError(PenstockError):
@@ -253,6 +262,20 @@ class DatabaseUnavailable(StoreError):
     """The database cannot be reached."""
 
     code = "database_unavailable"
+    http_status = 503
+    retryable = True
+
+
+class ChildError(PenstockError):
+    """A process of the stack does not start or does not stay up."""
+
+    code = "stack"
+
+
+class TransactionUndone(StoreError):
+    """Two transactions got in each other's way; trying again helps."""
+
+    code = "transaction_undone"
     http_status = 503
     retryable = True
 

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from penstock.contracts import AgentContext, AgentFailed, AgentRetry, AgentType, Isolation, Plan, Risk, agent
 from pydantic import BaseModel, Field
+
+from penstock.contracts import AgentContext, AgentFailed, AgentRetry, AgentType, Isolation, Plan, Risk, agent
 
 
 class EchoInput(BaseModel):

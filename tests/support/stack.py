@@ -42,9 +42,10 @@ class StackUnderTest:
     @asynccontextmanager
     async def services(self) -> AsyncGenerator[Any]:
         """Open the services of the stack inside this process."""
+        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+
         from penstock.engine.environment import api_url  # noqa: PLC0415
         from penstock.engine.services import open_services  # noqa: PLC0415
-        from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
 
         with temporary_settings({PREFECT_API_URL: api_url(self.settings)}):
             async with open_services(self.settings) as opened:

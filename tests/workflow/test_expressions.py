@@ -1,8 +1,8 @@
 import pytest
 from pydantic import JsonValue
 
-from penstock.errors import ExpressionError
-from penstock.workflow import MissingError, Template, parse_condition, render_structure
+from penstock.errors import ExpressionError, MissingError
+from penstock.workflow import Template, parse_condition, render_structure
 from penstock.workflow.expressions import Structure
 from penstock.workflow.limits import LIMITS, Limits
 

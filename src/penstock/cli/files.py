@@ -50,7 +50,7 @@ def graph(file: File) -> None:
     from penstock.workflow import to_mermaid  # noqa: PLC0415  quick start
 
     with reported():
-        typer.echo(to_mermaid(_check(file, _catalog()).workflow))
+        typer.echo(to_mermaid(_check(file, _catalog())))
 
 
 def schema() -> None:
@@ -72,17 +72,16 @@ class _Verdict:
         return {
             "file": self.file,
             "valid": self.valid,
-            "problems" if not self.valid else "warnings": [asdict(problem) for problem in self.problems],
+            "problems": [asdict(problem) for problem in self.problems],
         }
 
 
 def _verdict(path: Path, catalog: Catalog) -> _Verdict:
     try:
-        checked = _check(path, catalog)
+        _check(path, catalog)
     except SpecError as error:
         return _Verdict(str(path), valid=False, problems=error.problems, text=error.message)
-    lines = [f"{path}: valid", *(f"warning: {warning}" for warning in checked.warnings)]
-    return _Verdict(str(path), valid=True, problems=checked.warnings, text="\n".join(lines))
+    return _Verdict(str(path), valid=True, problems=(), text=f"{path}: valid")
 
 
 def _catalog() -> Catalog:

@@ -70,7 +70,8 @@ def _announce(running: RunningStack) -> None:
 
 
 async def _reload_on_change(running: RunningStack) -> None:
-    from watchfiles import PythonFilter, awatch  # noqa: PLC0415  only with --reload
+    # awatch names trio, which is not installed
+    from watchfiles import PythonFilter, awatch  # noqa: PLC0415  # pyright: ignore[reportUnknownVariableType]
 
     import penstock  # noqa: PLC0415
 

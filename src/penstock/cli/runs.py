@@ -107,7 +107,8 @@ def _words(event: Any) -> str:
 
 def _print_result(shown: dict[str, Any]) -> None:
     typer.echo(f"{shown['state']}: {shown['message'] or ''}")
-    for name, value in (shown["outputs"] or {}).items():
+    outputs: dict[str, Any] = shown["outputs"] or {}
+    for name, value in outputs.items():
         typer.echo(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
 
 
@@ -158,4 +159,5 @@ def show_run(
 
 
 def _why(node: dict[str, Any]) -> str:
-    return node["reason"] or (node["error"] or {}).get("message", "")
+    error: dict[str, Any] = node["error"] or {}
+    return str(node["reason"] or error.get("message", ""))

@@ -88,9 +88,7 @@ def diff_workflow(
 
     with reported():
         older, newer = asyncio.run(work())
-        sides = [
-            parse_workflow(side.source, file=f"{name}@{side.number}") for side in (older, newer)
-        ]
+        sides = [parse_workflow(side.source, file=f"{name}@{side.number}") for side in (older, newer)]
         for change in diff(*sides):
             typer.echo(str(change))
 

@@ -45,6 +45,8 @@ def server_environment(settings: Settings, database_url: str) -> dict[str, str]:
     return {
         **client_environment(settings),
         "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
+        # A database user named like our schema would make Prefect create its tables there.
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_CONNECT_ARGS_SEARCH_PATH": "public",
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(settings.prefect.port),
         "PREFECT_SERVER_UI_API_URL": api_url(settings),

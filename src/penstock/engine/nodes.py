@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -74,25 +74,34 @@ class RunFacts:
     id: UUID
     name: str
     workflow: CheckedWorkflow
+    revision: int
     inputs: Mapping[str, Any]
-    trigger: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    url: str = ""
+    requester: str
+    started_at: str
+    """ISO 8601."""
+    trigger: Mapping[str, Any] | None = None
+    """Payload of the event that started the run; None when nobody but a person did."""
+    trigger_type: str = "manual"
 
     def scope(self, results: Mapping[str, NodeResult]) -> dict[str, Any]:
         """Give the data that expressions may refer to, as far as the run has come."""
-        return {
-            "inputs": dict(self.inputs),
-            "trigger": dict(self.trigger),
-            "run": {"id": str(self.id), "name": self.name, "url": self.url},
-            "nodes": {
-                node_id: {
-                    "state": result.state.value,
-                    "error": dict(result.error or {}),
-                    **({"output": result.output} if result.state is NodeState.SUCCEEDED else {}),
-                }
-                for node_id, result in results.items()
-            },
+        run = {
+            "id": str(self.id),
+            "name": self.name,
+            "workflow": self.workflow.workflow.name,
+            "revision": str(self.revision),
+            "requester": self.requester,
+            "trigger": self.trigger_type,
+            "started_at": self.started_at,
         }
+        nodes = {node_id: _seen(result) for node_id, result in results.items()}
+        return {"inputs": dict(self.inputs), "trigger": self.trigger, "run": run, "nodes": nodes}
+
+
+def _seen(result: NodeResult) -> dict[str, Any]:
+    """Give what expressions see of a node that has ended."""
+    status = {"status": result.outcome.value}
+    return {**status, "output": result.output} if result.state is NodeState.SUCCEEDED else status
 
 
 class NodeRunner:
@@ -298,9 +307,7 @@ def parse_inputs(agent: Agent, inputs: Mapping[str, Any]) -> BaseModel:
     try:
         return agent.input_model.model_validate(dict(inputs))
     except ValidationError as error:
-        raise InputInvalid(
-            f"inputs of agent {agent.name!r}: {failures.validation_message(error)}"
-        ) from None
+        raise InputInvalid(f"inputs of agent {agent.name!r}: {failures.validation_message(error)}") from None
 
 
 async def call_agent(agent: Agent, ctx: AgentContext, params: BaseModel, settings: Settings) -> Any:
@@ -329,14 +336,10 @@ def output_data(agent: Agent, output: Any, limit_bytes: int) -> dict[str, Any]:
     try:
         return agent.output_model.model_validate_json(raw).model_dump(mode="json")
     except ValidationError as error:
-        raise OutputInvalid(
-            f"output of agent {agent.name!r}: {failures.validation_message(error)}"
-        ) from None
+        raise OutputInvalid(f"output of agent {agent.name!r}: {failures.validation_message(error)}") from None
 
 
 def digest(params: BaseModel) -> str:
     """Give the SHA-256 of inputs in canonical JSON."""
     canonical = json.dumps(params.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-

@@ -84,7 +84,9 @@ async def claim(client: PrefectClient, flow_run_id: UUID) -> bool:
 
 async def hand_over(client: PrefectClient, flow_run_id: UUID) -> None:
     """Schedule a run that its worker leaves unfinished, so that another one goes on with it."""
-    state = AwaitingRetry(message="Its worker was stopped; another one goes on after the last completed node.")
+    state = AwaitingRetry(
+        message="Its worker was stopped; another one goes on after the last completed node."
+    )
     await client.set_flow_run_state(flow_run_id, state, force=True)
 
 

@@ -60,5 +60,3 @@ def _plain(text: str) -> str:
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("[", "&#91;"), ("`", "&#96;")):
         flat = flat.replace(character, entity)
     return flat
-
-

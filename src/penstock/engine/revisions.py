@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from penstock.engine.support import refuse_unsupported
@@ -14,7 +15,7 @@ from penstock.store.database import Database
 from penstock.store.workflows import Revision, current_revision_for_deployment, get_revision
 from penstock.workflow import AgentInfo, Catalog, CheckedWorkflow, check_workflow, digest, parse_workflow
 
-__all__ = ["Revisions", "agent_versions", "catalog_of", "check_text", "revision_digest"]
+__all__ = ["Pinned", "Revisions", "agent_versions", "catalog_of", "check_text", "revision_digest"]
 
 _KEPT = 256
 
@@ -47,6 +48,14 @@ def revision_digest(checked: CheckedWorkflow) -> str:
     return hashlib.sha256(f"{digest(checked.workflow)} {versions}".encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Pinned:
+    """A revision, ready to run."""
+
+    number: int
+    workflow: CheckedWorkflow
+
+
 class Revisions:
     """The revisions that a worker has met, the latest used kept."""
 
@@ -54,7 +63,7 @@ class Revisions:
         self._database = database
         self._registry = registry
         self._catalog = catalog_of(registry)
-        self._checked: OrderedDict[UUID, CheckedWorkflow] = OrderedDict()
+        self._checked: OrderedDict[UUID, Pinned] = OrderedDict()
 
     async def of_deployment(self, deployment_id: UUID | None) -> Revision:
         """Give the current revision of the workflow that a deployment stands for.
@@ -66,7 +75,7 @@ class Revisions:
             raise NotFound("the flow run belongs to no deployment, so there is no workflow to run")
         return await current_revision_for_deployment(self._database, deployment_id)
 
-    async def get(self, revision_id: UUID) -> CheckedWorkflow:
+    async def get(self, revision_id: UUID) -> Pinned:
         """Give a revision, ready to run.
 
         Raises:
@@ -74,9 +83,10 @@ class Revisions:
         """
         if revision_id not in self._checked:
             revision = await get_revision(self._database, revision_id)
-            self._checked[revision_id] = check_text(
+            checked = check_text(
                 revision.source, file=f"{revision.workflow}@{revision.number}", catalog=self._catalog
             )
+            self._checked[revision_id] = Pinned(revision.number, checked)
         self._checked.move_to_end(revision_id)
         while len(self._checked) > _KEPT:
             self._checked.popitem(last=False)

@@ -98,19 +98,11 @@ class RunExecutor:
         entry = await self._enter(flow_run)
         if entry.run.state.terminal and not await reopen_run(self.database, flow_run.id):
             return _Ending(entry.run.state, entry.run.message or "", entry.run.outputs, entry.run.error)
-        workflow = await self.revisions.get(entry.run.revision_id)
-        self.revisions.check_agents(entry.run.agents)
-        inputs = validate_inputs(
-            workflow.workflow,
-            entry.run.inputs,
-            allow=self.engine.settings.allow,
-            trust=InputTrust(entry.run.trust.value),
-        )
-        facts = RunFacts(flow_run.id, flow_run.name, workflow, inputs, entry.run.trigger)
+        facts = await self._facts(entry)
         with flow_run_context(run_workflow, flow_run, self.client, self.result_store):
             results = await self._walk(facts, entry)
             ending = self._ending(facts, results)
-            await self._leave_report(flow_run.id, workflow, ending, results)
+            await self._leave_report(flow_run.id, facts.workflow, ending, results)
         await self._record(flow_run.id, ending)
         return ending
 
@@ -126,6 +118,27 @@ class RunExecutor:
             agents=revision.agents,
             claimed_by=self.worker_name,
             revision_id=revision.id,
+        )
+
+    async def _facts(self, entry: Entry) -> RunFacts:
+        run = entry.run
+        pinned = await self.revisions.get(run.revision_id)
+        self.revisions.check_agents(run.agents)
+        inputs = validate_inputs(
+            pinned.workflow.workflow,
+            run.inputs,
+            allow=self.engine.settings.allow,
+            trust=InputTrust(run.trust.value),
+            exposed=pinned.workflow.exposed,
+        )
+        return RunFacts(
+            id=run.id,
+            name=run.name,
+            workflow=pinned.workflow,
+            revision=pinned.number,
+            inputs=inputs,
+            requester="unknown",
+            started_at=run.started_at.isoformat() if run.started_at else "",
         )
 
     async def _walk(self, facts: RunFacts, entry: Entry) -> dict[str, NodeResult]:

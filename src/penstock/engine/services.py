@@ -161,7 +161,7 @@ class Services:
             parse_workflow(revision.source, file=f"{name}@{revision.number}"),
             inputs,
             allow=self.settings.allow,
-            trust=Trust.AUTHENTICATED,
+            trust=Trust.AUTHENTICATED,  # whoever reaches this is an operator on this machine
         )
         try:
             flow_run = await self.client.create_flow_run_from_deployment(

@@ -197,7 +197,6 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         return WorkerResult(status_code=0, identifier=self.name)
 
 
-
 class _NoEmptyTraceback(logging.Filter):
     """Prefect logs a failed state with `exc_info` although there is no exception."""
 

@@ -11,21 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.errors import PenstockError
+from penstock.errors import ChildError
 from penstock.lifeline import PARENT_PID, READY_FD
 
-__all__ = ["Child", "ChildError", "ChildSpec"]
+__all__ = ["Child", "ChildSpec"]
 
 _GRACE_S = 15.0
 _LOG_LIMIT = 10 * 1024 * 1024
 _STABLE_S = 30.0
 _QUICK_DEATHS = 5
-
-
-class ChildError(PenstockError):
-    """A process of the stack does not start or does not stay up."""
-
-    code = "stack"
 
 
 @dataclass(frozen=True)

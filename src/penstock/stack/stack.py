@@ -24,6 +24,7 @@ from penstock.store.urls import DatabaseUrl, parse_url
 __all__ = ["RunningStack", "Stack", "needs_stack", "running_stack", "stack_of"]
 
 _READY_S = 120.0
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ async def running_stack(settings: Settings, say: Callable[[str], None]) -> Async
     settings.home_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as exits:
         say("starting the database")
-        url = await _database(settings, exits)
+        url = await _database(settings, exits, say)
         processes = _Processes(
             prefect=Child(_prefect(settings, url), say),
             gateway=Child(_own(settings, url, "gateway"), say),
@@ -117,11 +118,22 @@ async def running_stack(settings: Settings, say: Callable[[str], None]) -> Async
         yield RunningStack(stack, processes, time.monotonic() - began)
 
 
-async def _database(settings: Settings, exits: AsyncExitStack) -> DatabaseUrl:
+async def _database(settings: Settings, exits: AsyncExitStack, say: Callable[[str], None]) -> DatabaseUrl:
     if settings.database_url is not None:
         return parse_url(settings.database_url)
     server = await exits.enter_async_context(embedded.running(settings.home_dir, tied=True))
+    keeping = asyncio.create_task(_keep_database(settings, server.pid, say), name="keep-database")
+    exits.callback(keeping.cancel)
     return parse_url(server.url)
+
+
+async def _keep_database(settings: Settings, pid: int, say: Callable[[str], None]) -> None:
+    """Start the embedded server again when it dies."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if not psutil.pid_exists(pid):
+            say("the database ended; starting it again")
+            pid = (await asyncio.to_thread(embedded.start, settings.home_dir, tied=True)).pid
 
 
 async def _stop(processes: _Processes) -> None:
@@ -156,7 +168,7 @@ def _log(settings: Settings, name: str) -> Path:
 def _refuse_second(settings: Settings) -> None:
     if (other := stack_of(settings)) is not None:
         raise SettingsError(
-            f"penstock is already up on {settings.home_dir} (process {other.pid}, gateway {other.gateway_url});"
+            f"penstock is already up on {settings.home_dir}, process {other.pid}, at {other.gateway_url};"
             " set PENSTOCK_HOME to another folder for a second one"
         )
 
@@ -188,8 +200,6 @@ def _write_stack_file(settings: Settings) -> Stack:
     temporary.write_text(json.dumps(stack.__dict__))
     temporary.replace(_stack_file(settings))
     return stack
-
-
 
 
 def needs_stack(settings: Settings, *, start: bool) -> bool:

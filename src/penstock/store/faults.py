@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import exc
 
-from penstock.errors import DatabaseUnavailable, PenstockError, StoreError
+from penstock.errors import DatabaseUnavailable, PenstockError, StoreError, TransactionUndone
 from penstock.store.driver import DRIVER_ERRORS, INTERFACE_ERROR, INTERNAL_ERROR
 
 _GONE = ("08", "53300", "57P01", "57P02", "57P03", "57P05")
@@ -15,14 +15,6 @@ _GONE = ("08", "53300", "57P01", "57P02", "57P03", "57P05")
 
 _COLLIDED = ("40001", "40P01")
 """SQLSTATEs of transactions that the server undid because of another one."""
-
-
-class TransactionUndone(StoreError):  # noqa: N818  named like the rest of the tree
-    """Two transactions got in each other's way; trying again helps."""
-
-    code = "transaction_undone"
-    http_status = 503
-    retryable = True
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from penstock.workflow.compiled import CheckedNode, CheckedTrigger, CheckedWorkf
 from penstock.workflow.expressions import Condition, Reference, Template, parse_condition, render_structure
 from penstock.workflow.graph import Graph, Link, Outcome, Ready
 from penstock.workflow.inputs import Trust, validate_inputs
-from penstock.workflow.limits import MissingError
 from penstock.workflow.mermaid import has_gate, to_mermaid
 from penstock.workflow.parsing import parse_workflow
 from penstock.workflow.revisions import Change, canonical_json, diff, digest
@@ -30,7 +29,6 @@ __all__ = [
     "Condition",
     "Graph",
     "Link",
-    "MissingError",
     "Outcome",
     "Ready",
     "Reference",

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
-from penstock.errors import ExpressionError
+from penstock.errors import ExpressionError, MissingError
 from penstock.workflow.filters import FILTERS
-from penstock.workflow.limits import MissingError, Work
+from penstock.workflow.limits import Work
 from penstock.workflow.suggestions import suggest
 from penstock.workflow.syntax import Compare, Const, Expr, Get, ListOf, Logic, Not, Piped, Ref
 from penstock.workflow.values import is_number, is_true, kind_of, same, say_kinds

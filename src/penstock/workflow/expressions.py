@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from penstock.errors import ExpressionError
+from penstock.errors import ExpressionError, MissingError
 from penstock.workflow.evaluation import Scope, evaluate, show_path
-from penstock.workflow.limits import LIMITS, Limits, MissingError, Work
+from penstock.workflow.limits import LIMITS, Limits, Work
 from penstock.workflow.syntax import (
     Const,
     Expr,

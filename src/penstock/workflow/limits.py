@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from penstock.errors import ExpressionError
+from penstock.errors import ExpressionError, MissingError
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,6 @@ class Limits:
 LIMITS = Limits()
 
 _INTEGER_BITS = 1024
-
-
-class MissingError(ExpressionError):
-    """A key, an index or a name is not there; `| default(…)` takes its place."""
-
-    code = "expression_missing"
 
 
 class Work:

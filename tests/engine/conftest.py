@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.stack import PLUGIN, StackUnderTest, running
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[StackUnderTest]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(PLUGIN), *sys.path])
+        with running(tmp_path_factory.mktemp("stack") / "home") as started:
+            yield started
+
+
+@pytest.fixture
+async def services(stack: StackUnderTest) -> AsyncGenerator[Any]:
+    async with stack.services() as opened:
+        yield opened
+
+
+@pytest.fixture
+def workflow_file(tmp_path: Path) -> Path:
+    return tmp_path / "workflow.yaml"
