@@ -155,6 +155,10 @@ class Limits:
     processes: int = 128
     output_mb: int = 64
     """Cap on what is kept of standard output and, apart from it, of standard error."""
+    file_mb: int = 1024
+    """Cap on one file that it writes, and on its private `/tmp`."""
+    cpu_s: float = 0.0
+    """Cap on the processor time of one process; 0 means the timeout on every processor."""
 
 
 @dataclass(frozen=True)

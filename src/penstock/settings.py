@@ -98,7 +98,9 @@ class Settings(BaseSettings):
         default=SandboxBackend.AUTO, description="Sandbox backend; none is for development only."
     )
     tools: Path | None = Field(
-        default=None, description="Folder of the environment that holds the scanners; unset means under home."
+        default=None,
+        description="Folder of the environment that holds the scanners;"
+        " unset means penstock-tools inside Penstock's own environment.",
     )
     allow: dict[str, list[str]] = Field(
         default_factory=dict,

@@ -93,6 +93,6 @@ def _catalog() -> Catalog:
 
 
 def _check(path: Path, catalog: Catalog) -> CheckedWorkflow:
-    from penstock.workflow import check_workflow, parse_workflow  # noqa: PLC0415  quick start
+    from penstock.workflow import load_workflow  # noqa: PLC0415  quick start
 
-    return check_workflow(parse_workflow(read_file(path), file=str(path)), catalog)
+    return load_workflow(read_file(path), file=str(path), catalog=catalog)

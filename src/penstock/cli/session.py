@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.errors import SpecError
+from penstock.errors import Problem, SpecError
 from penstock.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -76,4 +76,4 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(_LARGEST_FILE + 1)
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror or error}") from None
+        raise SpecError.of([Problem(str(path), 1, 1, error.strerror or str(error))]) from None

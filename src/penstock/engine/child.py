@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from penstock import registry
-from penstock.contracts import AgentContext, Sandbox
+from penstock.contracts import Agent, AgentContext, Sandbox
 from penstock.engine import failures
-from penstock.engine.environment import client_environment
 from penstock.lifeline import die_with_parent
 from penstock.sandbox import select
 from penstock.settings import Settings, load_settings
@@ -65,8 +64,19 @@ class _Services:
 
 
 async def _work(job: dict[str, Any], pipe: _Pipe, settings: Settings) -> None:
-    agent = registry.build(settings.plugins).get(job["agent"])
-    ctx = AgentContext(
+    agent: Agent | None = None
+    try:
+        agent = registry.build(settings.plugins).get(job["agent"])
+        ctx = _context(job, pipe, settings)
+        output = await agent.run(ctx, agent.input_model.model_validate(job["params"]))
+        pipe.send(output=output.model_dump(mode="json"))
+    except Exception as error:  # noqa: BLE001  it travels to the parent as data
+        redactor = Redactor(secrets_of_environment())
+        pipe.send(error=failures.describe(error, agent, redactor))
+
+
+def _context(job: dict[str, Any], pipe: _Pipe, settings: Settings) -> AgentContext:
+    return AgentContext(
         run_id=job["run_id"],
         node_id=job["node_id"],
         attempt=job["attempt"],
@@ -75,12 +85,6 @@ async def _work(job: dict[str, Any], pipe: _Pipe, settings: Settings) -> None:
         logger=pipe,
         services=_Services(pipe, settings, job["blocks"]),
     )
-    try:
-        output = await agent.run(ctx, agent.input_model.model_validate(job["params"]))
-        pipe.send(output=output.model_dump(mode="json"))
-    except Exception as error:  # noqa: BLE001  it travels to the parent as data
-        redactor = Redactor(secrets_of_environment())
-        pipe.send(error=failures.describe(error, agent, redactor))
 
 
 def main() -> None:
@@ -90,7 +94,6 @@ def main() -> None:
     stream = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     settings = load_settings()
-    os.environ.update(client_environment(settings))
     asyncio.run(_work(json.loads(sys.stdin.readline()), _Pipe(stream), settings))
 
 

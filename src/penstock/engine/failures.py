@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
 from penstock.contracts import Agent, AgentType
-from penstock.errors import AgentRetry, NodeTimedOut, PenstockError
+from penstock.errors import AgentFailed, AgentRetry, NodeTimedOut, PenstockError
 from penstock.telemetry.redaction import Redactor
 
-__all__ = ["describe", "is_retryable", "validation_message"]
+__all__ = ["as_error", "describe", "from_description", "is_retryable", "timed_out", "validation_message"]
 
 _LONGEST_MESSAGE = 4000
 _TRANSIENT = (ConnectionError, httpx.TransportError)
@@ -48,6 +50,22 @@ def describe(error: BaseException, agent: Agent | None, redactor: Redactor) -> d
         "details": redactor.data(details),
         "retryable": agent is not None and is_retryable(error, agent),
     }
+
+
+def as_error(error: Exception, agent: Agent, redactor: Redactor) -> PenstockError:
+    """Give an error that says the same as `describe`, fit to be raised and shown to people."""
+    told = describe(error, agent, redactor)
+    if not isinstance(error, PenstockError):
+        return from_description(told)
+    clean = copy.copy(error)
+    clean.message, clean.args, clean.details = told["message"], (told["message"],), told["details"]
+    return clean
+
+
+def from_description(told: Mapping[str, Any]) -> AgentFailed | AgentRetry:
+    """Make an error of a description that came from another process or a foreign exception."""
+    kind = AgentRetry if told["retryable"] else AgentFailed
+    return kind(told["message"], details=told["details"])
 
 
 def validation_message(error: ValidationError) -> str:

@@ -16,10 +16,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from prefect.settings import get_current_settings
 from pydantic import BaseModel
 
 from penstock.contracts import Agent, AgentContext
-from penstock.errors import AgentFailed, AgentRetry, OutputInvalid, RunError
+from penstock.engine import failures
+from penstock.errors import AgentFailed, OutputInvalid, RunError
 from penstock.lifeline import PARENT_PID
 from penstock.settings import Settings
 
@@ -33,6 +35,8 @@ async def run_in_process(agent: Agent, ctx: AgentContext, params: BaseModel, set
 
     The whole process group is killed when the caller is cancelled or its time is over.
     """
+    # The same Prefect as here, also where a profile or a test names it.
+    prefect = get_current_settings().to_environment_variables(exclude_unset=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -43,7 +47,7 @@ async def run_in_process(agent: Agent, ctx: AgentContext, params: BaseModel, set
         start_new_session=True,
         limit=settings.limits.output_bytes + 65_536,
         cwd=ctx.workspace,
-        env={**os.environ, PARENT_PID: str(os.getpid())},
+        env={**os.environ, **prefect, PARENT_PID: str(os.getpid())},
     )
     try:
         return await _converse(process, agent, ctx, params)
@@ -66,7 +70,7 @@ async def _converse(
             if "output" in message:
                 return message["output"]
             if "error" in message:
-                raise _error(message["error"])
+                raise failures.from_description(message["error"])
             await _relay(message, ctx)
         code = await process.wait()
         said = " | ".join((await errors).decode(errors="replace").strip().splitlines()[-5:])
@@ -109,11 +113,6 @@ async def _relay(message: Mapping[str, Any], ctx: AgentContext) -> None:
         await ctx.services.save_artifact(
             artifact["name"], artifact["data"], artifact["media_type"], artifact["description"]
         )
-
-
-def _error(told: Mapping[str, Any]) -> RunError:
-    kind = AgentRetry if told["retryable"] else AgentFailed
-    return kind(told["message"], details=told["details"])
 
 
 async def _keep_tail(stream: asyncio.StreamReader) -> bytes:

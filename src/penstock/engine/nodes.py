@@ -15,16 +15,17 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from penstock.approvals.gate import Gate, GateRequest
-from penstock.contracts import Agent, AgentContext, Isolation, Risk, Sandbox
-from penstock.engine import failures, isolation
+from penstock.contracts import Agent, AgentContext, Risk, Sandbox
+from penstock.engine import failures
+from penstock.engine.calls import call_agent, checked_output, parse_inputs
 from penstock.engine.context import EngineServices, agent_workspace, run_logger
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import NodeTask, run_node_task
 from penstock.engine.scheduler import NodeResult
-from penstock.errors import ApprovalError, InputInvalid, OutputInvalid, RunError, StoreError
+from penstock.errors import ApprovalError, RunError, StoreError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store.states import NodeState
@@ -242,7 +243,8 @@ class _Attempts:
                 if limit.expired():
                     raise failures.timed_out(timeout_s) from None
                 raise
-        return output_data(agent, output, self._engine.settings.limits.output_bytes)
+        checked = checked_output(agent, output, self._engine.settings.limits.output_bytes)
+        return checked.model_dump(mode="json")
 
     async def _pass_gate(self, agent: Agent, params: BaseModel) -> None:
         if agent.risk is not Risk.APPROVAL_REQUIRED and self._node.spec.approval is None:
@@ -296,47 +298,6 @@ class _Attempts:
         )
         name = "TimedOut" if told["code"] == "node_timed_out" else state.value.capitalize()
         return Failed(name=name, message=told["message"])
-
-
-def parse_inputs(agent: Agent, inputs: Mapping[str, Any]) -> BaseModel:
-    """Validate rendered inputs with the agent's model.
-
-    Raises:
-        InputInvalid: They do not fit; the message names the fields, never the values.
-    """
-    try:
-        return agent.input_model.model_validate(dict(inputs))
-    except ValidationError as error:
-        raise InputInvalid(f"inputs of agent {agent.name!r}: {failures.validation_message(error)}") from None
-
-
-async def call_agent(agent: Agent, ctx: AgentContext, params: BaseModel, settings: Settings) -> Any:
-    """Run the agent where its manifest says."""
-    if agent.isolation is Isolation.PROCESS:
-        return await isolation.run_in_process(agent, ctx, params, settings)
-    return await agent.run(ctx, params)
-
-
-def output_data(agent: Agent, output: Any, limit_bytes: int) -> dict[str, Any]:
-    """Check an agent's output and return it as JSON data.
-
-    Raises:
-        OutputInvalid: It does not match the agent's output model, or is too large.
-    """
-    try:
-        # Dumped and parsed again: a model changed after it was made may no longer be valid.
-        raw = output.model_dump_json() if isinstance(output, BaseModel) else json.dumps(output)
-    except (TypeError, ValueError) as error:
-        raise OutputInvalid(f"agent {agent.name!r} returned {type(output).__name__}: {error}") from None
-    if len(raw) > limit_bytes:
-        raise OutputInvalid(
-            f"agent {agent.name!r} returned {len(raw):,} bytes; the limit is {limit_bytes:,}"
-            " (PENSTOCK_LIMITS__OUTPUT_BYTES)"
-        )
-    try:
-        return agent.output_model.model_validate_json(raw).model_dump(mode="json")
-    except ValidationError as error:
-        raise OutputInvalid(f"output of agent {agent.name!r}: {failures.validation_message(error)}") from None
 
 
 def digest(params: BaseModel) -> str:

@@ -13,7 +13,7 @@ from penstock.errors import NotFound, RunError
 from penstock.registry import Registry
 from penstock.store.database import Database
 from penstock.store.workflows import Revision, current_revision_for_deployment, get_revision
-from penstock.workflow import AgentInfo, Catalog, CheckedWorkflow, check_workflow, digest, parse_workflow
+from penstock.workflow import AgentInfo, Catalog, CheckedWorkflow, digest, load_workflow
 
 __all__ = ["Pinned", "Revisions", "agent_versions", "catalog_of", "check_text", "revision_digest"]
 
@@ -31,9 +31,8 @@ def check_text(text: str | bytes, *, file: str, catalog: Catalog) -> CheckedWork
     Raises:
         SpecError: With every mistake and its place.
     """
-    workflow = parse_workflow(text, file=file)
-    checked = check_workflow(workflow, catalog)
-    refuse_unsupported(workflow)
+    checked = load_workflow(text, file=file, catalog=catalog)
+    refuse_unsupported(checked.workflow)
     return checked
 
 

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from sqlalchemy import text
 
 from penstock.engine.environment import api_url, client_environment, server_environment, ui_url
 from penstock.errors import SettingsError
 from penstock.settings import Settings
 from penstock.stack.processes import Child, ChildSpec
 from penstock.store import embedded, migrate
+from penstock.store.database import Database
 from penstock.store.urls import DatabaseUrl, parse_url
 
 __all__ = ["RunningStack", "Stack", "needs_stack", "running_stack", "stack_of"]
 
 _READY_S = 120.0
 _LOOK_S = 1.0
+_DATABASE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ async def running_stack(settings: Settings, say: Callable[[str], None]) -> Async
             worker=Child(_own(settings, url, "worker"), say),
         )
         exits.push_async_callback(_stop, processes)
+        await _reach(url)
         say("starting the Prefect server")
         processes.prefect.start()
         await migrate.upgrade(url)
@@ -134,6 +138,12 @@ async def _keep_database(settings: Settings, pid: int, say: Callable[[str], None
         if not psutil.pid_exists(pid):
             say("the database ended; starting it again")
             pid = (await asyncio.to_thread(embedded.start, settings.home_dir, tied=True)).pid
+
+
+async def _reach(url: DatabaseUrl) -> None:
+    """Fail early, with our own words, when the database is away."""
+    async with Database(url, retry_s=_DATABASE_S) as database:
+        await database.fetch(text("SELECT 1"))
 
 
 async def _stop(processes: _Processes) -> None:

@@ -18,7 +18,9 @@ MASK = "[redacted]"
 _SECRET_NAME = re.compile(
     r"(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|PRIVATE_?KEY|CREDENTIAL|AUTH_STRING)", re.IGNORECASE
 )
-_URL_PASSWORD = re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<secret>[^\s@/]+)(?=@)", re.IGNORECASE)
+_URL_PASSWORD = re.compile(
+    r"(?P<head>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)(?P<secret>[^\s@/]+)(?=@)", re.IGNORECASE
+)
 _ASSIGNED = re.compile(
     r"(?P<head>\b(?:authorization|x-api-key|token|password|passwd|secret|api[_-]?key)\b[\"']?\s*[:=]\s*"
     r"(?:bearer\s+|basic\s+)?[\"']?)(?P<secret>[^\s\"',;]{4,})",

@@ -1,8 +1,7 @@
 """The workflow file: parsed, checked and evaluated. Pure: no Prefect, no I/O.
 
 ```python
-workflow = parse_workflow(text, file="scan.yaml")  # syntax and shape
-checked = check_workflow(workflow, Catalog(agents))  # everything else
+checked = load_workflow(text, file="scan.yaml", catalog=Catalog(agents))
 checked.nodes["scan"].render_inputs(scope)
 ```
 """
@@ -16,6 +15,7 @@ from penstock.workflow.inputs import Trust, validate_inputs
 from penstock.workflow.mermaid import has_gate, to_mermaid
 from penstock.workflow.parsing import parse_workflow
 from penstock.workflow.revisions import Change, canonical_json, diff, digest
+from penstock.workflow.salvage import load_workflow
 from penstock.workflow.schema import parameter_schema, workflow_json_schema
 from penstock.workflow.spec import Workflow
 
@@ -41,6 +41,7 @@ __all__ = [
     "digest",
     "exposed_inputs",
     "has_gate",
+    "load_workflow",
     "parameter_schema",
     "parse_condition",
     "parse_workflow",

@@ -69,11 +69,11 @@ def workflow_from(source: Source) -> Workflow:
 
 
 def _problem(source: Source, error: ErrorDetails) -> Problem:
-    path, model = _follow(error["loc"])
+    path, model = follow(error["loc"])
     kind = error["type"]
     if kind == "extra_forbidden":
         word = str(path[-1])
-        return source.problem(path, f"unknown key {shorten(word)}{suggest(word, _keys(model))}", key=True)
+        return source.problem(path, f"unknown key {shorten(word)}{suggest(word, keys_of(model))}", key=True)
     if kind == "missing":
         return source.problem(path[:-1], f"{path[-1]!r} is missing")
     on_key = error["loc"][-1] == "[key]"
@@ -107,7 +107,7 @@ def _choice(error: ErrorDetails) -> str:
     return f"{shorten(given)} is not known here{hint}"
 
 
-def _follow(loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
+def follow(loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
     """Turn pydantic's location into a path of the file, and find the model that holds its end."""
     path: list[str | int] = []
     annotation: Any = Workflow
@@ -138,7 +138,8 @@ def _variant(part: str | int, models: list[type[BaseModel]]) -> type[BaseModel] 
     return None
 
 
-def _keys(model: type[BaseModel]) -> list[str]:
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """List the keys that a model has in the file."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 

@@ -17,13 +17,17 @@ def suggest(word: str, known: Iterable[str]) -> str:
         nothing is known.
     """
     names = sorted(set(known))
-    close = get_close_matches(word[:_LONGEST], names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    if meant := closest(word, names):
+        return f"; did you mean {meant!r}?"
     if not names:
         return ""
     more = ", …" if len(names) > _SHOWN else ""
     return f"; known: {', '.join(names[:_SHOWN])}{more}"
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Give the known name that was probably meant, if there is one."""
+    return next(iter(get_close_matches(word[:_LONGEST], sorted(known), n=1, cutoff=0.6)), None)
 
 
 def shorten(value: object, limit: int = _LONGEST) -> str:
