@@ -206,8 +206,8 @@ async def _to_file(ctx: AgentContext, name: str, message: _Message) -> None:
 async def _to_block(ctx: AgentContext, name: str, message: _Message) -> None:
     try:
         block = await ctx.block(name)
-    except PenstockError:
-        raise _Undelivered("the node has no such block under blocks:") from None
+    except PenstockError as error:
+        raise _Undelivered(error.message) from None
     if not isinstance(block, Addresses):
         raise _Undelivered("the block holds no notification addresses")
     outcomes = await asyncio.to_thread(_send_all, block.addresses(), message)

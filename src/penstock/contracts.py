@@ -287,7 +287,7 @@ class AgentContext:
         Args:
             name: Lower-case letters, digits and dashes.
             data: The document as text.
-            media_type: `text/markdown`, `application/json` or `application/sarif+json`.
+            media_type: `text/markdown`, `text/plain`, `application/json` or `application/sarif+json`.
         """
         await self.services.save_artifact(name, data, media_type, description)
 
@@ -385,12 +385,7 @@ def agent(
     Raises:
         PluginContractError: The name, the signature or a model has the wrong shape.
     """
-    if not _NAME.fullmatch(name):
-        raise PluginContractError(
-            f"agent {name!r}: a name is lower-case words joined by dashes, like 'code-reviewer'"
-        )
-    if timeout_s <= 0:
-        raise PluginContractError(f"agent {name!r}: timeout_s must be above 0, not {timeout_s}")
+    _check_head(name, timeout_s)
 
     def wrap(function: Callable[..., Awaitable[Any]]) -> Agent:
         input_model, output_model = _models(name, function)
@@ -414,6 +409,15 @@ def agent(
         )
 
     return wrap
+
+
+def _check_head(name: str, timeout_s: float) -> None:
+    if not _NAME.fullmatch(name):
+        raise PluginContractError(
+            f"agent {name!r}: a name is lower-case words joined by dashes, like 'code-reviewer'"
+        )
+    if timeout_s <= 0:
+        raise PluginContractError(f"agent {name!r}: timeout_s must be above 0, not {timeout_s}")
 
 
 def _description(name: str, function: Callable[..., Any]) -> str:

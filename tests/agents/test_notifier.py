@@ -100,7 +100,7 @@ async def test_notify_reports_the_targets_that_failed(hook: Hook) -> None:
     assert output.delivered == ["log"]
     reasons = {item.target: item.reason for item in output.failed}
     assert reasons["block:ops"] == "1 of 1 addresses failed: the service refused it"
-    assert "no such block" in reasons["block:none"]
+    assert "no block 'none'" in reasons["block:none"]
 
 
 @pytest.mark.parametrize(("code", "kind"), [(503, AgentRetry), (429, AgentRetry), (401, AgentFailed)])

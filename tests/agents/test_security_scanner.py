@@ -370,3 +370,13 @@ async def test_scan_reads_the_reports_that_the_tools_publish(repository: Reposit
     expected = {(item["filename"], item["line_number"]) for item in report["results"]}
     assert {(item.file, item.line) for item in output.findings} == expected
     assert output.tools["bandit"].version == "1.9.4"
+
+
+async def test_scan_takes_checksums_of_lock_files_for_what_they_are(repository: Repository) -> None:
+    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    pin = f"six==1.16.0 --hash=sha256:{digest}\n"
+    repository.commit({"pins.txt": pin, "hidden.txt": f'key = "{digest[::-1]}" # sha256:{digest}\n'})
+
+    output = await _scan(repository)
+
+    assert {finding.file for finding in output.findings} == {"hidden.txt"}

@@ -6,9 +6,10 @@ rule, file, line and numbers; messages are our own words or built from the rule'
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -181,8 +182,28 @@ async def _secrets(sandbox: Sandbox, folder: Path, suppressions: bool) -> Report
     result = await _run(Tool.SECRETS, sandbox, [*arguments, "."], mounts, {})
     data = json.loads(result.stdout)
     lists = cast("Mapping[str, list[Mapping[str, Any]]]", data["results"])
-    findings = tuple(_from_secret(file, item) for file, items in lists.items() for item in items)
+    found = [_from_secret(file, item) for file, items in lists.items() for item in items]
+    digests = await asyncio.to_thread(_lines_of_digests, folder, {item.file for item in found})
+    findings = tuple(item for item in found if not _is_digest(item, digests))
     return Report(Tool.SECRETS, data["version"], result.duration_s, findings)
+
+
+def _lines_of_digests(folder: Path, files: Iterable[str]) -> set[tuple[str, int]]:
+    """Find the lines whose only random text is a checksum that names its algorithm, as in lock files."""
+    found: set[tuple[str, int]] = set()
+    for name in files:
+        lines = (folder / name).read_text("utf-8", "replace").splitlines()
+        found.update(
+            (name, number)
+            for number, line in enumerate(lines, 1)
+            if _DIGEST.search(line) and not _RANDOM.search(_DIGEST.sub("", line))
+        )
+    return found
+
+
+def _is_digest(item: Raw, digests: set[tuple[str, int]]) -> bool:
+    """Whether a guess at a secret, made from its randomness alone, is a checksum."""
+    return item.severity is Severity.WARNING and (item.file, item.line) in digests
 
 
 def _from_secret(file: str, item: Mapping[str, Any]) -> Raw:
@@ -205,6 +226,12 @@ def not_scanned(file: str, tool: str, reason: str, severity: Severity = Severity
     """Make the finding that stands for a file which was not read to its end."""
     message = f"{tool} could not read all of this file: {reason}."
     return Raw(NOT_SCANNED, severity, file, 1, 1, message, tool, f"{NOT_SCANNED}.{tool}")
+
+
+_DIGEST = re.compile(
+    r"\bsha(?:1|224|256|384|512)[:=-](?:[0-9a-f]{40,128}(?![0-9a-fA-F])|[A-Za-z0-9+/]{27,86}={0,2})"
+)
+_RANDOM = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
 
 
 def _path(path: str) -> str:

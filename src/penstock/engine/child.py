@@ -50,7 +50,7 @@ class _Services:
         self._blocks = blocks
 
     async def load_block(self, name: str) -> Any:
-        from penstock.engine.context import load_block  # noqa: PLC0415  Prefect is slow to import
+        from penstock.engine.blocks import load_block  # noqa: PLC0415  Prefect is slow to import
 
         return await load_block(self._blocks, name)
 

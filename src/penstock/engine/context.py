@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -12,17 +13,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 
 from penstock.contracts import Sandbox
-from penstock.errors import AgentFailed
+from penstock.engine.blocks import load_block
 from penstock.telemetry.redaction import Redactor
 
-__all__ = ["EngineServices", "RunLogger", "agent_workspace", "load_block", "run_logger"]
+__all__ = ["EngineServices", "RunLogger", "agent_workspace", "run_logger"]
+
+_LARGEST_ARTIFACT = 2 * 1024 * 1024
 
 
 class RunLogger:
@@ -92,14 +94,14 @@ class EngineServices:
     async def save_artifact(self, name: str, data: str, media_type: str, description: str) -> None:
         """Keep a document as a Prefect artifact of the current task run."""
         task, flow = TaskRunContext.get(), FlowRunContext.get()
-        text = self._redactor.text(data)
+        text = _as_markdown(self._redactor.text(data), media_type)
         async with get_client() as client:
             await client.create_artifact(
                 ArtifactCreate(
                     key=name,
                     type="markdown",
                     description=description or None,
-                    data=text if media_type == "text/markdown" else f"```json\n{text}\n```",
+                    data=text,
                     metadata_={"media_type": media_type},
                     task_run_id=task.task_run.id if task else None,
                     flow_run_id=flow.flow_run.id if flow and flow.flow_run else None,
@@ -107,19 +109,15 @@ class EngineServices:
             )
 
 
-async def load_block(blocks: Mapping[str, str], name: str) -> Any:
-    """Load the Prefect block that stands under `name` in a node's `blocks:`.
-
-    Raises:
-        AgentFailed: The node names no such block, or Prefect has none.
-    """
-    if name not in blocks:
-        known = ", ".join(sorted(blocks)) or "none"
-        raise AgentFailed(f"the node has no block {name!r} under `blocks:` (it has: {known})")
-    try:
-        return await Block.aload(blocks[name])
-    except ValueError as error:
-        raise AgentFailed(f"block {blocks[name]!r} does not exist in Prefect") from error
+def _as_markdown(text: str, media_type: str) -> str:
+    """Write a document so that Prefect's UI shows it as it is; one that is too large is not cut."""
+    if len(text) > _LARGEST_ARTIFACT:
+        return f"This document has {len(text):,} characters; the limit is {_LARGEST_ARTIFACT:,}."
+    if media_type == "text/markdown":
+        return text
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{'json' if media_type.endswith('json') else ''}\n{text}\n{fence}"
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from sqlalchemy import text as sql
 
 from penstock import registry
 from penstock.engine import deployments
+from penstock.engine.blocks import register_block_types
 from penstock.engine.environment import ui_url
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import result_store, shared_client
@@ -99,8 +100,9 @@ class Services:
         return check_text(text, file=file, catalog=self._catalog)
 
     async def prepare(self) -> None:
-        """Make the work pool and its queues."""
+        """Make the work pool, its queues and our block types in Prefect."""
         await deployments.ensure_pool(self.client, self.settings.prefect.pool)
+        await register_block_types()
 
     async def apply(self, text: str | bytes, *, file: str, by: str) -> Applied:
         """Save a workflow's revision and make it startable.
