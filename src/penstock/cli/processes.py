@@ -42,22 +42,11 @@ def up(
         from penstock.stack.stack import running_stack  # noqa: PLC0415  after the environment is set
 
         async def work() -> None:
-            async with running_stack(settings, _tell) as running:
-                await _prepare(library=library)
+            async with running_stack(settings, _tell, library=library) as running:
                 _announce(running)
                 await (_reload_on_change(running) if reload else asyncio.Event().wait())
 
         _run_until_signal(work)
-
-
-async def _prepare(*, library: bool) -> None:
-    from penstock.engine.library import shipped_workflows  # noqa: PLC0415  Prefect takes seconds
-    from penstock.engine.services import open_services  # noqa: PLC0415
-
-    async with open_services(load_settings()) as opened:
-        await opened.prepare()
-        for path in shipped_workflows() if library else ():
-            await opened.apply(path.read_bytes(), file=path.name, by="penstock")
 
 
 def _announce(running: RunningStack) -> None:
@@ -119,7 +108,9 @@ def worker(
         _run_until_signal(lambda: serve(settings, name=name, limit=limit))
 
 
-def gateway() -> None:
+def gateway(
+    library: Annotated[bool, typer.Option(help="Apply the shipped workflows first.")] = False,
+) -> None:
     """Run the HTTP gateway."""
     with reported():
         settings = settings_for_client()
@@ -127,7 +118,7 @@ def gateway() -> None:
         from penstock.lifeline import die_with_parent  # noqa: PLC0415
 
         die_with_parent()
-        serve(settings)
+        serve(settings, library=library)
 
 
 def migrate() -> None:

@@ -57,7 +57,6 @@ async def _run(workflow: str, inputs: list[str], *, quiet: bool) -> dict[str, An
 
     path = _file_of(workflow)
     async with services(tell, start=True) as opened:
-        await opened.prepare()
         name = (await apply_file(opened, path)).name if path else workflow
         started = await opened.start(name, parse_inputs(inputs, await opened.input_types(name)))
         tell(f"{name}: run {started.name} {started.url}")

@@ -9,6 +9,9 @@ used beyond Prefect's documented interface is imported here only, and
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,15 +20,20 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 from prefect import Flow, Task
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, TaskRunResult
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.context import AsyncClientContext, FlowRunContext, SettingsContext
+from prefect.context import AsyncClientContext, FlowRunContext
 from prefect.exceptions import Abort
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
-from prefect.settings import PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+    temporary_settings,
+)
 from prefect.states import AwaitingRetry, Pending, Running
 from prefect.task_engine import run_task_async
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -44,15 +52,31 @@ __all__ = [
     "shared_client",
 ]
 
+_LOOK_AGAIN_S = 0.1
+
 
 @asynccontextmanager
-async def shared_client() -> AsyncGenerator[PrefectClient, None]:
-    """Open the one client that everything started inside this context uses."""
-    context = SettingsContext.get()
-    with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: context is None}):
+async def shared_client(*, patience_s: float = 0.0) -> AsyncGenerator[PrefectClient, None]:
+    """Open the one client that everything started inside this context uses.
+
+    Args:
+        patience_s: How long to wait for a Prefect server that does not answer yet, in seconds.
+    """
+    await _await_server(patience_s)
+    with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}):
         # Compressing on loopback costs both ends more than the bytes it saves.
         async with AsyncClientContext(httpx_settings={"headers": {"accept-encoding": "identity"}}) as opened:
             yield opened.client
+
+
+async def _await_server(patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    async with httpx.AsyncClient() as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{PREFECT_API_URL.value()}/health")).is_success:
+                    return
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def result_store(folder: Path) -> ResultStore:

@@ -26,6 +26,7 @@ from penstock.engine.revisions import Revisions
 from penstock.engine.scheduler import NodeResult, walk
 from penstock.errors import NodeTimedOut, NotFound, PenstockError
 from penstock.store.database import Database
+from penstock.store.nodes import finish_node, nodes_of
 from penstock.store.runs import Entry, begin_run, finish_run, reopen_run
 from penstock.store.states import NodeState, RunState, Trust
 from penstock.workflow import CheckedWorkflow, validate_inputs
@@ -100,7 +101,11 @@ class RunExecutor:
             return _Ending(entry.run.state, entry.run.message or "", entry.run.outputs, entry.run.error)
         facts = await self._facts(entry)
         with flow_run_context(run_workflow, flow_run, self.client, self.result_store):
-            results = await self._walk(facts, entry)
+            try:
+                results = await self._walk(facts, entry)
+            except _RunTimedOut:
+                await self._close_nodes(flow_run.id)
+                raise
             ending = self._ending(facts, results)
             await self._leave_report(flow_run.id, facts.workflow, ending, results)
         await self._record(flow_run.id, ending)
@@ -160,6 +165,19 @@ class RunExecutor:
                     f"the run took longer than its timeout of {facts.workflow.workflow.timeout:g} s"
                 ) from None
             raise
+
+    async def _close_nodes(self, run_id: UUID) -> None:
+        """Record that the nodes which the run's end cut off have ended too."""
+        for node in await nodes_of(self.database, run_id):
+            if node.state is NodeState.RUNNING:
+                await finish_node(
+                    self.database,
+                    run_id,
+                    node.node_id,
+                    NodeState.CANCELLED,
+                    attempt=node.attempt,
+                    reason="the run timed out",
+                )
 
     def _ending(self, facts: RunFacts, results: Mapping[str, NodeResult]) -> _Ending:
         message = headline(results)

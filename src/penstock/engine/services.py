@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -21,11 +21,12 @@ from penstock import registry
 from penstock.engine import deployments
 from penstock.engine.blocks import register_block_types
 from penstock.engine.environment import ui_url
+from penstock.engine.library import shipped_workflows
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import result_store, shared_client
 from penstock.engine.revisions import agent_versions, catalog_of, check_text, revision_digest
 from penstock.engine.worker import WAKE_CHANNEL
-from penstock.errors import NotFound, StoreError
+from penstock.errors import InputInvalid, NotFound, StoreError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store.database import Database
@@ -73,9 +74,13 @@ class Started:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncGenerator[Services]:
-    """Open the database and the Prefect client behind the services."""
-    async with open_database(settings) as database, shared_client() as client:
+async def open_services(settings: Settings, *, patience_s: float = 0.0) -> AsyncGenerator[Services]:
+    """Open the database and the Prefect client behind the services.
+
+    Args:
+        patience_s: How long to wait for a Prefect server that does not answer yet, in seconds.
+    """
+    async with open_database(settings) as database, shared_client(patience_s=patience_s) as client:
         yield Services(settings, database, client, registry.build(settings.plugins))
 
 
@@ -99,10 +104,16 @@ class Services:
         """
         return check_text(text, file=file, catalog=self._catalog)
 
-    async def prepare(self) -> None:
-        """Make the work pool, its queues and our block types in Prefect."""
+    async def prepare(self, *, library: bool = False) -> None:
+        """Make the work pool, its queues and our block types in Prefect.
+
+        Args:
+            library: Apply the shipped workflows as well.
+        """
         await deployments.ensure_pool(self.client, self.settings.prefect.pool)
         await register_block_types()
+        for path in shipped_workflows() if library else ():
+            await self.apply(path.read_bytes(), file=path.name, by="penstock")
 
     async def apply(self, text: str | bytes, *, file: str, by: str) -> Applied:
         """Save a workflow's revision and make it startable.
@@ -165,6 +176,7 @@ class Services:
             allow=self.settings.allow,
             trust=Trust.AUTHENTICATED,  # whoever reaches this is an operator on this machine
         )
+        _refuse_directives(inputs)
         try:
             flow_run = await self.client.create_flow_run_from_deployment(
                 workflow.deployment_id, parameters=dict(inputs), idempotency_key=key
@@ -260,6 +272,23 @@ class Services:
             return await current_revision(self.database, name)
         except NotFound:
             return None
+
+
+def _refuse_directives(value: Any) -> None:
+    """Refuse what Prefect's server would take as an order to fill in a variable or a template.
+
+    Raises:
+        InputInvalid: A mapping in the inputs has one of Prefect's own keys.
+    """
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[str, Any]", value)
+        if reserved := [key for key in entries if key.startswith("__prefect")]:
+            raise InputInvalid(f"the key {reserved[0]!r} is Prefect's own and cannot be in an input")
+        for item in entries.values():
+            _refuse_directives(item)
+    elif isinstance(value, list):
+        for item in cast("list[Any]", value):
+            _refuse_directives(item)
 
 
 async def _next_about(notices: Any, run_id: str) -> None:

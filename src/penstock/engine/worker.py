@@ -40,6 +40,7 @@ __all__ = ["WAKE_CHANNEL", "WORKER_TYPE", "PenstockWorker", "serve"]
 WORKER_TYPE = "penstock"
 WAKE_CHANNEL = "penstock_wake"
 """Notified with a pool's name when a run was scheduled in it."""
+_PATIENCE_S = 120.0
 
 
 class JobConfiguration(BaseJobConfiguration):
@@ -80,7 +81,7 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
 
     async def setup(self) -> None:
         """Open the database and the shared client, then start listening."""
-        await self._exit_stack.enter_async_context(shared_client())
+        await self._exit_stack.enter_async_context(shared_client(patience_s=_PATIENCE_S))
         await super().setup()
         self._database = await self._exit_stack.enter_async_context(open_database(self._settings))
         self._executor = self._make_executor(self._database)

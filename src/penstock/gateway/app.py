@@ -29,6 +29,7 @@ from penstock.store.workflows import list_workflows
 
 __all__ = ["create_app", "serve"]
 
+_PATIENCE_S = 120.0
 _LOOPBACK_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 
@@ -46,13 +47,18 @@ class TriggerAnswer(BaseModel):
     url: str = Field(description="Address of the run in the Prefect UI.")
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application."""
+def create_app(settings: Settings, *, library: bool = False) -> FastAPI:
+    """Make the application.
+
+    Args:
+        library: Apply the shipped workflows before the first request.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings, patience_s=_PATIENCE_S) as services:
             app.state.services = services
+            await services.prepare(library=library)
             report_ready()
             yield
 
@@ -124,9 +130,11 @@ def _add_api(app: FastAPI) -> None:
         return await services.show(run_id)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, *, library: bool = False) -> None:
     """Serve until SIGTERM.
 
+    Args:
+        library: Apply the shipped workflows before the first request.
     Raises:
         SettingsError: The address is not on loopback.
     """
@@ -136,7 +144,7 @@ def serve(settings: Settings) -> None:
             f"PENSTOCK_GATEWAY__HOST={host}: without keys the gateway listens on loopback only"
         )
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, library=library),
         host=host,
         port=settings.port,
         log_level="warning",

@@ -86,11 +86,14 @@ class RunningStack:
 
 
 @asynccontextmanager
-async def running_stack(settings: Settings, say: Callable[[str], None]) -> AsyncGenerator[RunningStack]:
+async def running_stack(
+    settings: Settings, say: Callable[[str], None], *, library: bool = False
+) -> AsyncGenerator[RunningStack]:
     """Run database, Prefect server, gateway and worker inside an `async with`.
 
     Args:
         say: Told, in one short sentence, what happens.
+        library: Apply the shipped workflows.
     Raises:
         SettingsError: A port is taken, or a stack runs on this home already.
         ChildError: A process does not start; the message ends with the tail of its log.
@@ -104,19 +107,16 @@ async def running_stack(settings: Settings, say: Callable[[str], None]) -> Async
         url = await _database(settings, exits, say)
         processes = _Processes(
             prefect=Child(_prefect(settings, url), say),
-            gateway=Child(_own(settings, url, "gateway"), say),
+            gateway=Child(_own(settings, url, "gateway", *(("--library",) if library else ())), say),
             worker=Child(_own(settings, url, "worker"), say),
         )
         exits.push_async_callback(_stop, processes)
         await _reach(url)
-        say("starting the Prefect server")
-        processes.prefect.start()
         await migrate.upgrade(url)
-        await processes.prefect.ready(_READY_S)
-        say("starting gateway and worker")
-        processes.gateway.start()
-        processes.worker.start()
-        await asyncio.gather(processes.gateway.ready(_READY_S), processes.worker.ready(_READY_S))
+        say("starting Prefect server, gateway and worker")
+        for process in processes.all:
+            process.start()
+        await asyncio.gather(*(process.ready(_READY_S) for process in processes.all))
         stack = _write_stack_file(settings)
         exits.callback(_stack_file(settings).unlink, missing_ok=True)
         yield RunningStack(stack, processes, time.monotonic() - began)
@@ -161,11 +161,11 @@ def _prefect(settings: Settings, url: DatabaseUrl) -> ChildSpec:
     )
 
 
-def _own(settings: Settings, url: DatabaseUrl, name: str) -> ChildSpec:
+def _own(settings: Settings, url: DatabaseUrl, name: str, *options: str) -> ChildSpec:
     environment = {**client_environment(settings), "PENSTOCK_DATABASE_URL": url.dsn}
     return ChildSpec(
         name=name,
-        arguments=("-m", "penstock.cli.main", name),
+        arguments=("-m", "penstock.cli.main", name, *options),
         environment=environment,
         log=_log(settings, name),
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 __all__ = ["MASK", "Redactor", "secrets_of_environment"]
 
@@ -62,12 +62,23 @@ class Redactor:
         text = _URL_PASSWORD.sub(rf"\g<head>{MASK}", text)
         return _ASSIGNED.sub(rf"\g<head>{MASK}", text)
 
+    def known(self, value: Any) -> Any:
+        """Return JSON data with the known secrets masked and nothing else changed."""
+        if self._known is None:
+            return value
+        return _mapped(value, lambda text: self._known.sub(MASK, text) if self._known else text)
+
     def data(self, value: Any) -> Any:
         """Return JSON data with every string in it masked; keys stay as they are."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {key: self.data(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(value, list | tuple):
-            return [self.data(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-        return value
+        return _mapped(value, self.text)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """Apply a change to every string in JSON data; keys stay as they are."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _mapped(item, change) for key, item in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(item, change) for item in cast("list[Any]", value)]
+    return value
