@@ -11,10 +11,10 @@ from penstock.workflow import CheckedWorkflow
 __all__ = ["headline", "run_report"]
 
 _MARKS = {
-    NodeState.SUCCEEDED: "✅",
-    NodeState.FAILED: "❌",
-    NodeState.SKIPPED: "⏭️",
-    NodeState.REJECTED: "🚫",
+    NodeState.SUCCEEDED: "✓",
+    NodeState.FAILED: "✗",
+    NodeState.SKIPPED: "-",
+    NodeState.REJECTED: "⊘",
 }
 _LONGEST_CELL = 300
 

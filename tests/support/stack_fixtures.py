@@ -1,8 +1,9 @@
+"""Fixtures of the one real stack that a test session shares."""
+
 from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +23,3 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Generator[StackUnderTest]
 async def services(stack: StackUnderTest) -> AsyncGenerator[Any]:
     async with stack.services() as opened:
         yield opened
-
-
-@pytest.fixture
-def workflow_file(tmp_path: Path) -> Path:
-    return tmp_path / "workflow.yaml"
