@@ -27,6 +27,7 @@ from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import claim, hand_over, result_store, scheduled_runs, shared_client
 from penstock.engine.revisions import Revisions
 from penstock.engine.runs import RunExecutor
+from penstock.engine.watchdog import LoopWatchdog
 from penstock.errors import StoreError
 from penstock.lifeline import report_ready
 from penstock.sandbox import select
@@ -84,6 +85,7 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         await self._exit_stack.enter_async_context(shared_client(patience_s=_PATIENCE_S))
         await super().setup()
         self._database = await self._exit_stack.enter_async_context(open_database(self._settings))
+        await self._exit_stack.enter_async_context(LoopWatchdog())
         self._executor = self._make_executor(self._database)
         self._listening = asyncio.create_task(self._listen(self._database), name="penstock-wake")
         report_ready()
