@@ -8,11 +8,12 @@ stuck, so that the agent can be given `isolation=Isolation.PROCESS`.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
-import sys
+import tempfile
 import threading
 import time
-import traceback
+from typing import Self
 
 __all__ = ["LoopWatchdog"]
 
@@ -34,7 +35,7 @@ class LoopWatchdog:
         self._beating: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._watch, name="penstock-watchdog", daemon=True)
 
-    async def __aenter__(self) -> LoopWatchdog:
+    async def __aenter__(self) -> Self:
         self._loop_thread = threading.get_ident()
         self._beating = asyncio.create_task(self._keep_beating(), name="watchdog")
         self._thread.start()
@@ -64,5 +65,10 @@ class LoopWatchdog:
                 )
 
     def _where(self) -> str:
-        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  the one way to see another thread
-        return "".join(traceback.format_stack(frame)[-4:]) if frame is not None else "(unknown)"
+        """Give the stack of the loop's thread, the innermost line first."""
+        with tempfile.TemporaryFile() as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            stacks = file.read().decode(errors="replace").split("\n\n")
+        mine = [stack for stack in stacks if stack.startswith(f"Thread 0x{self._loop_thread:016x}")]
+        return "\n".join(mine[0].splitlines()[1:9]) if mine else "(unknown)"
