@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 __all__ = ["Row", "Sample", "machine", "percentile", "report", "table"]
@@ -30,6 +30,8 @@ class Row:
     key: str
     name: str
     samples: Sequence[Sample]
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Load average of the machine when the last run had ended."""
 
     def spread(self) -> dict[str, float]:
         """Give the middle and the slow end, in seconds."""
@@ -68,6 +70,7 @@ def report(rows: Sequence[Row], ready: Mapping[str, float], loads: Mapping[str, 
         "runs": {
             row.key: {
                 "name": row.name,
+                "load_average": round(row.load, 2),
                 **{name: round(value, 3) for name, value in row.spread().items()},
                 "samples": [asdict(sample) for sample in row.samples],
             }
@@ -77,14 +80,14 @@ def report(rows: Sequence[Row], ready: Mapping[str, float], loads: Mapping[str, 
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Write the runs as a markdown table; ratios are to the first row."""
+    """Write the runs as a markdown table; ratios are of client p50, to the first row."""
     base = rows[0].spread()["client_p50_s"]
     lines = [
-        "| way to run | runs | client p50 | client p95 | Prefect p50 | Prefect p95 | ratio of client p50 |",
-        "|---|---|---|---|---|---|---|",
+        "| way to run | runs | client p50 | client p95 | Prefect p50 | Prefect p95 | ratio | load |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [f"{value:.3f} s" for value in row.spread().values()]
         ratio = f"{row.spread()['client_p50_s'] / base:.1f}"
-        lines.append(f"| {row.name} | {len(row.samples)} | {' | '.join(cells)} | {ratio} |")
+        lines.append(f"| {row.name} | {len(row.samples)} | {' | '.join(cells)} | {ratio} | {row.load:.1f} |")
     return "\n".join(lines)

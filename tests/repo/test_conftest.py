@@ -40,7 +40,7 @@ def run(session: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q"],
         cwd=session,
-        env={**environment, **variables},
+        env={**environment, "PYTHONPATH": str(ROOT / "tests"), **variables},
         capture_output=True,
         text=True,
         check=False,

@@ -254,3 +254,19 @@ async def test_sandbox_works_for_an_ordinary_user() -> None:
     )
 
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_cancelling_while_a_tool_starts_leaves_nothing(backend: Sandbox, turns: int) -> None:
+    marker = f"7{os.getpid()}.6{turns}"
+    task = asyncio.create_task(backend.run(_sh(f"sleep {marker}")))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert task.cancelled()
+    assert _alive(marker) == []

@@ -48,7 +48,7 @@ async def services(say: Callable[[str], None], *, start: bool) -> AsyncGenerator
 
     async with AsyncExitStack() as exits:
         if needs_stack(settings, start=start):
-            await exits.enter_async_context(running_stack(settings, say))
+            await exits.enter_async_context(running_stack(settings, say, library=True))
         opened = await exits.enter_async_context(open_services(settings))
         yield opened
 

@@ -9,10 +9,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from penstock.contracts import Limits
 
@@ -67,16 +68,19 @@ async def supervise(
     started = time.monotonic()
     with ours:
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *_supervisor(theirs.fileno(), limits),
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(env),
-                cwd=cwd,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
+            process = await _start(
+                asyncio.create_subprocess_exec(
+                    *_supervisor(theirs.fileno(), limits),
+                    *command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=dict(env),
+                    cwd=cwd,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                ),
+                ours,
             )
         out, err = (_Capture(limits.output_mb * 1024 * 1024) for _ in range(2))
         try:
@@ -87,6 +91,24 @@ async def supervise(
             raise
         code, reason = _verdict(ours, overflow=out.overflow.is_set() or err.overflow.is_set())
     return Outcome(code, reason, bytes(out.kept), bytes(err.kept), time.monotonic() - started)
+
+
+async def _start(
+    creation: Coroutine[Any, Any, asyncio.subprocess.Process], control: socket.socket
+) -> asyncio.subprocess.Process:
+    """Start the supervisor; a cancel meanwhile lets it start, so that it can end what it began."""
+    starting = asyncio.create_task(creation)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        control.close()
+        await _to_the_end(asyncio.create_task(_bury_when_started(starting)))
+        raise
+
+
+async def _bury_when_started(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+    with suppress(OSError):  # it could not be started, so there is nothing to end
+        await _bury(await starting)
 
 
 def _supervisor(control: int, limits: Limits) -> list[str]:
