@@ -69,7 +69,7 @@ def as_task(agent: Agent, *, blocks: Mapping[str, str] | None = None, **task_opt
     in a Python flow nobody can give one.
 
     Args:
-        blocks: Name the agent uses -> `block-type/block-name` in Prefect.
+        blocks: Name the agent uses -> name of the block in Prefect.
         task_options: Options of Prefect's `task`, which win over those made from the agent's
             manifest: `name`, `retries`, `timeout_seconds`, `tags` and so on.
     """

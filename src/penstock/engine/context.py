@@ -72,7 +72,7 @@ class EngineServices:
     """Blocks, sandbox and artifacts of the current Prefect run.
 
     Args:
-        blocks: Name the agent uses -> `block-type/block-name` in Prefect.
+        blocks: Name the agent uses -> name of the block in Prefect.
         make_sandbox: Gives the sandbox, made when an agent first asks for it.
     """
 
