@@ -30,7 +30,6 @@ main() {
   trap 'stop 130' INT
   trap 'stop 143' TERM HUP
   trap 'stop' EXIT
-  allow_this_repository
   start_stack
   local code=0
   scan || code=$?
@@ -44,13 +43,6 @@ need_git() {
     printf 'this needs git, and a checkout made with it: %s\n' "$root" >&2
     return 1
   fi
-}
-
-# An operator's own allow-lists win.
-allow_this_repository() {
-  [ -z "${PENSTOCK_ALLOW:-}" ] || return 0
-  PENSTOCK_ALLOW="$("$python" -c 'import json, sys; print(json.dumps({"repositories": sys.argv[1:]}))' "$root")"
-  export PENSTOCK_ALLOW
 }
 
 # Start everything and come back when it is ready; the rest of its output goes on to the terminal.

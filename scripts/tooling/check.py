@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
-COVERAGE_PCT = 91
+COVERAGE_PCT = 93
 """Least coverage of lines and branches together, over everything: what was measured; only to be raised."""
 COVERAGE_PURE_PCT = 99
 """The same for `penstock.workflow`, which needs nothing around it."""
