@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from engine.flows import node, workflow
 from penstock.errors import InputInvalid, NotFound, SpecError
+from support.stack import MASKED
 
 pytestmark = pytest.mark.integration
 
@@ -248,6 +249,17 @@ async def test_large_output_is_stored_and_found_again(services: Any) -> None:
 
     assert shown["state"] == "completed", shown["message"]
     assert shown["nodes"]["b"]["output"]["text"] == "y" * 400_000
+
+
+async def test_secret_of_the_worker_is_masked_in_outputs_and_errors(services: Any) -> None:
+    told = {"text": f"say {MASKED}"}
+    text = workflow([node("good", inputs=told), node("bad", "fail", told)])
+
+    shown = await run(services, text)
+
+    assert shown["nodes"]["good"]["output"]["text"] == "say [redacted]"
+    assert shown["nodes"]["bad"]["error"]["message"] == "say [redacted]"
+    assert MASKED not in str((await prefect_state(services, shown)).message)
 
 
 async def test_start_refuses_wrong_inputs_before_anything_is_made(services: Any) -> None:

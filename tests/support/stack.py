@@ -16,6 +16,8 @@ from typing import Any
 
 from penstock.settings import GatewaySettings, PrefectSettings, Settings
 
+MASKED = "canary-of-the-worker-4711"
+"""What the worker's environment holds as a token, so that nobody may ever see it."""
 PLUGIN = Path(__file__).parents[1] / "plugin"
 _READY_S = 120
 
@@ -67,6 +69,7 @@ def running(home: Path, **variables: str) -> Generator[StackUnderTest]:
         "PENSTOCK_PREFECT__PORT": str(prefect),
         "PENSTOCK_WORKER__POLL_SECONDS": "1",
         "PYTHONPATH": str(PLUGIN),
+        "SOME_SERVICE_TOKEN": MASKED,
         **variables,
     }
     log = home.with_suffix(".log")

@@ -244,7 +244,7 @@ class _Attempts:
                     raise failures.timed_out(timeout_s) from None
                 raise
         checked = checked_output(agent, output, self._engine.settings.limits.output_bytes)
-        return checked.model_dump(mode="json")
+        return self._engine.redactor.known(checked.model_dump(mode="json"))
 
     async def _pass_gate(self, agent: Agent, params: BaseModel) -> None:
         if agent.risk is not Risk.APPROVAL_REQUIRED and self._node.spec.approval is None:
