@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psutil
 import pytest
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 
 from engine.flows import node, workflow
 from penstock.errors import InputInvalid, NotFound, SpecError
@@ -249,6 +249,19 @@ async def test_large_output_is_stored_and_found_again(services: Any) -> None:
 
     assert shown["state"] == "completed", shown["message"]
     assert shown["nodes"]["b"]["output"]["text"] == "y" * 400_000
+
+
+async def test_log_of_an_agent_is_in_the_runs_log_without_secrets(services: Any) -> None:
+    shown = await run(services, workflow([node("a", inputs={"text": f"found {MASKED}"})]))
+
+    mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(shown["run_id"])]))
+    messages: list[str] = []
+    for _ in range(100):
+        messages = [line.message for line in await services.client.read_logs(mine)]
+        if "echoed text=found [redacted]" in messages:
+            break
+        await asyncio.sleep(0.1)
+    assert "echoed text=found [redacted]" in messages
 
 
 async def test_secret_of_the_worker_is_masked_in_outputs_and_errors(services: Any) -> None:

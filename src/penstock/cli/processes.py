@@ -100,7 +100,7 @@ def worker(
 ) -> None:
     """Run a worker: it takes due runs from the work pool and runs them in this process."""
     with reported():
-        settings = settings_for_client()
+        settings = settings_for_client(quiet=False)  # the log of a run is made of it
         from penstock.engine.worker import serve  # noqa: PLC0415  after the environment is set
         from penstock.lifeline import die_with_parent  # noqa: PLC0415
 

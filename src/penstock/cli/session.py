@@ -20,14 +20,19 @@ __all__ = ["read_file", "services", "settings_for_client", "store"]
 _LARGEST_FILE = 1024 * 1024
 
 
-def settings_for_client() -> Settings:
-    """Read the settings and set what Prefect's client reads when it is imported."""
+def settings_for_client(*, quiet: bool = True) -> Settings:
+    """Read the settings and set what Prefect's client reads when it is imported.
+
+    Args:
+        quiet: Keep Prefect's own log off a person's terminal.
+    """
     from penstock.engine.environment import client_environment  # noqa: PLC0415  quick start
 
     settings = load_settings()
     for name, value in client_environment(settings).items():
         os.environ.setdefault(name, value)
-    os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
+    if quiet:
+        os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
     return settings
 
 
