@@ -43,7 +43,14 @@ from penstock.store.workflows import (
     save_revision,
     set_deployment,
 )
-from penstock.workflow import CheckedWorkflow, Trust, canonical_json, parse_workflow, validate_inputs
+from penstock.workflow import (
+    CheckedWorkflow,
+    Trust,
+    Workflow,
+    canonical_json,
+    parse_workflow,
+    validate_inputs,
+)
 
 __all__ = ["Applied", "Services", "Started", "open_services"]
 
@@ -95,6 +102,8 @@ class Services:
         self.client = client
         self.registry = agents
         self._catalog = catalog_of(agents)
+        self._parsed: dict[str, tuple[UUID, Workflow]] = {}
+        """The revision that was started last, by workflow."""
 
     def check(self, text: str | bytes, *, file: str) -> CheckedWorkflow:
         """Check a workflow file.
@@ -171,7 +180,7 @@ class Services:
         if workflow.deployment_id is None:
             raise NotFound(f"workflow {name!r} has no deployment; apply it again")
         validate_inputs(
-            parse_workflow(revision.source, file=f"{name}@{revision.number}"),
+            self._parsed_once(revision),
             inputs,
             allow=self.settings.allow,
             trust=Trust.AUTHENTICATED,  # whoever reaches this is an operator on this machine
@@ -189,8 +198,15 @@ class Services:
     async def input_types(self, name: str) -> dict[str, str]:
         """Give the type of each input of a workflow's current revision."""
         revision = await current_revision(self.database, name)
-        workflow = parse_workflow(revision.source, file=f"{name}@{revision.number}")
-        return {key: spec.type for key, spec in workflow.inputs.items()}
+        return {key: spec.type for key, spec in self._parsed_once(revision).inputs.items()}
+
+    def _parsed_once(self, revision: Revision) -> Workflow:
+        """Parse a revision, which never changes, the first time it is met."""
+        kept = self._parsed.get(revision.workflow)
+        if kept is None or kept[0] != revision.id:
+            file = f"{revision.workflow}@{revision.number}"
+            kept = self._parsed[revision.workflow] = revision.id, parse_workflow(revision.source, file=file)
+        return kept[1]
 
     async def health(self) -> dict[str, str]:
         """Ask the database and Prefect whether they answer: `ok`, or what is wrong."""
