@@ -122,12 +122,18 @@ def free_port() -> int:
 
 def penstock_runs(bench: Bench) -> Row:
     """Trigger a single-agent workflow through the gateway, one run after the other."""
-    file = bench.home / "benchmark.yaml"
-    file.write_text(WORKFLOW)
+    samples = workflow_samples(bench, "benchmark", WORKFLOW, RUNS["penstock"])
+    return Row("penstock", "Penstock, through the gateway", samples)
+
+
+def workflow_samples(bench: Bench, name: str, text: str, count: int) -> list[Sample]:
+    """Run a workflow again and again, one run after the other."""
+    file = bench.home / f"{name}.yaml"
+    file.write_text(text)
     command(["-m", "penstock.cli.main", "workflows", "apply", str(file)], bench.penstock_env, bench.home)
 
     def trigger() -> str:
-        answer = bench.gateway.post("/api/workflows/benchmark/trigger", json={"inputs": {}})
+        answer = bench.gateway.post(f"/api/workflows/{name}/trigger", json={"inputs": {}})
         return answer.raise_for_status().json()["run_id"]
 
     def ended(run_id: str) -> bool:
@@ -137,8 +143,7 @@ def penstock_runs(bench: Bench) -> Row:
         return state == "completed"
 
     one_run(bench, trigger, ended)  # the first one imports what all others use
-    samples = repeat(bench, RUNS["penstock"], 1.0, trigger, ended)
-    return Row("penstock", "Penstock, through the gateway", samples)
+    return repeat(bench, count, 1.0, trigger, ended)
 
 
 def served_runs(bench: Bench, key: str, name: str, settings: dict[str, str]) -> Row:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from prefect import flow, get_run_logger, task
@@ -21,6 +22,19 @@ async def tell(title: str) -> list[str]:
 async def plain(title: str = "benchmark") -> list[str]:
     """Run the one task."""
     return await tell(title)
+
+
+@flow
+async def chain(length: int) -> None:
+    """Run the task so many times, one after the other."""
+    for number in range(length):
+        await tell(f"step {number}")
+
+
+@flow
+async def fan(width: int) -> None:
+    """Run the task so many times side by side."""
+    await asyncio.gather(*(tell(f"item {number}") for number in range(width)))
 
 
 if __name__ == "__main__":

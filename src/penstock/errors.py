@@ -17,8 +17,13 @@ PenstockError
 │   ├── OutputInvalid             an agent's output does not match its model or is too large
 │   ├── AgentFailed               an agent says that it failed; trying again will not help
 │   ├── AgentRetry                an agent says that trying again may help
-│   └── NodeTimedOut              a node ran longer than its timeout
+│   ├── NodeTimedOut              a node ran longer than its timeout
+│   ├── NodeInterrupted           a node that changes things was cut off in the middle
+│   ├── BudgetExceeded            the workflow's budget of changes is used up
+│   └── Conflict                  what is asked for does not go together with the run's state
 ├── ApprovalError                 something must not run without an approval
+│   ├── ApprovalClosed            the request has been decided, withdrawn or has expired
+│   └── AlreadyDecided            the same person decided otherwise before
 ├── SandboxError                  a tool could not run, or was stopped, in its sandbox
 │   ├── SandboxUnavailable        this machine has no usable backend
 │   ├── ToolMissing               the tool is not installed
@@ -26,7 +31,8 @@ PenstockError
 │   └── ToolKilled                the tool went past its time, memory or process limit
 ├── StoreError                    the database refused or lost something
 │   ├── DatabaseUnavailable       the database cannot be reached
-│   └── TransactionUndone         two transactions got in each other's way
+│   ├── TransactionUndone         two transactions got in each other's way
+│   └── LeaseLost                 another worker holds the run
 ├── ChildError                    a process of the stack does not start or stay up
 └── ExternalError                 another system failed us
     ├── AuthFailed                it refused our credentials
@@ -215,11 +221,44 @@ class NodeTimedOut(RunError):
     retryable = True
 
 
+class NodeInterrupted(RunError):
+    """A node that changes things was cut off in the middle; a person decides how to go on."""
+
+    code = "node_interrupted"
+
+
+class BudgetExceeded(RunError):
+    """The workflow's budget of changes is used up for now."""
+
+    code = "budget_exceeded"
+
+
+class Conflict(RunError):
+    """What is asked for does not go together with the state of the run, or with another run."""
+
+    code = "conflict"
+    http_status = 409
+
+
 class ApprovalError(PenstockError):
     """Something must not run without an approval."""
 
     code = "approval"
     http_status = 403
+
+
+class ApprovalClosed(ApprovalError):
+    """A request for approval has been decided, withdrawn or has expired."""
+
+    code = "approval_closed"
+    http_status = 409
+
+
+class AlreadyDecided(ApprovalError):
+    """The same person decided otherwise before."""
+
+    code = "already_decided"
+    http_status = 409
 
 
 class SandboxError(PenstockError):
@@ -278,6 +317,13 @@ class TransactionUndone(StoreError):
     code = "transaction_undone"
     http_status = 503
     retryable = True
+
+
+class LeaseLost(StoreError):
+    """Another worker has taken the run over; what this one writes does not count."""
+
+    code = "lease_lost"
+    http_status = 409
 
 
 class ExternalError(PenstockError):

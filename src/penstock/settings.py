@@ -43,6 +43,16 @@ class WorkerSettings(BaseModel):
     poll_seconds: float = Field(
         default=10.0, ge=1.0, description="Seconds between polls for runs that nobody announced."
     )
+    lease_seconds: float = Field(
+        default=15.0,
+        ge=1.0,
+        description="Seconds after which another worker takes the runs of one that cannot be heard of.",
+    )
+    drain_seconds: float = Field(
+        default=20.0,
+        ge=0.0,
+        description="Seconds that nodes get to come to their end when the worker is stopped.",
+    )
 
 
 class PrefectSettings(BaseModel):

@@ -31,12 +31,12 @@ from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
+from penstock.approvals.digest import semantic_digest
 from penstock.approvals.gate import ClosedGate, GateRequest
 from penstock.contracts import Agent, AgentContext, Risk
 from penstock.engine import failures
 from penstock.engine.calls import call_agent, checked_output, parse_inputs
 from penstock.engine.context import EngineServices, agent_workspace, run_logger
-from penstock.engine.nodes import digest
 from penstock.errors import InputInvalid, RunError
 from penstock.sandbox import select
 from penstock.settings import Settings, load_settings
@@ -140,16 +140,9 @@ class _Attempt:
     async def _pass_gate(self, params: BaseModel) -> None:
         if self._agent.risk is not Risk.APPROVAL_REQUIRED:
             return
-        await ClosedGate().ask(
-            GateRequest(
-                run_id=self._run_id,
-                node_id=self._name,
-                agent=self._agent.name,
-                agent_version=self._agent.version,
-                inputs_digest=digest(params),
-                plan=None,
-            )
-        )
+        inputs = params.model_dump(mode="json")
+        digest = semantic_digest(self._agent, inputs, None, workflow=self._run_id, revision=1)
+        await ClosedGate().ask(GateRequest(node_id=self._name, agent=self._agent.name, digest=digest))
 
     def _context(self, workspace: Path) -> AgentContext:
         return AgentContext(

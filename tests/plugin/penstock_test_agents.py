@@ -11,7 +11,17 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, Field
 
-from penstock.contracts import AgentContext, AgentFailed, AgentRetry, AgentType, Isolation, Plan, Risk, agent
+from penstock.contracts import (
+    AgentContext,
+    AgentFailed,
+    AgentRetry,
+    AgentType,
+    Isolation,
+    Plan,
+    Risk,
+    ToolCall,
+    agent,
+)
 
 
 class EchoInput(BaseModel):
@@ -138,3 +148,99 @@ async def block_in_process(ctx: AgentContext, params: HangInput) -> EchoOutput:
     time.sleep(params.seconds)  # noqa: ASYNC251
     ctx.logger.info("slept", seconds=params.seconds)
     return EchoOutput(text=str(os.getpid()), number=0, attempt=ctx.attempt)
+
+
+class ChangeInput(BaseModel):
+    """What to change."""
+
+    file: str = Field(description="File that gets a line per change and per undo.")
+    word: str = Field(default="", description="What the line says.")
+    fail: bool = Field(default=False, description="Whether to fail after the change.")
+    seconds: float = Field(default=0, description="Seconds between the change and the end.")
+
+
+def note(file: str, *words: object) -> None:
+    """Append a line in one write."""
+    with Path(file).open("a") as opened:
+        opened.write(" ".join(str(word) for word in words) + "\n")
+
+
+@agent(name="change", type=AgentType.MODIFICATION, risk=Risk.AUTO)
+async def change(ctx: AgentContext, params: ChangeInput) -> EchoOutput:
+    """Change something without asking."""
+    note(params.file, "do", params.word or ctx.node_id)
+    await asyncio.sleep(params.seconds)
+    if params.fail:
+        raise AgentFailed("it failed after the change")
+    return EchoOutput(text=params.word, number=0, attempt=ctx.attempt)
+
+
+@change.plan
+async def plan_change(ctx: AgentContext, params: ChangeInput) -> Plan:
+    """Say what would change."""
+    del ctx
+    return Plan(summary=f"Append to {params.file}", targets=[params.word or params.file])
+
+
+@change.undo
+async def undo_change(ctx: AgentContext, params: ChangeInput, output: EchoOutput) -> None:
+    """Say that it was undone."""
+    del output
+    if params.word == "stubborn":
+        raise AgentFailed("it cannot be undone")
+    note(params.file, "undo", params.word or ctx.node_id)
+
+
+class NeedsFileInput(BaseModel):
+    """What must be there."""
+
+    file: str = Field(description="File that must exist.")
+    trace: str = Field(default="", description="File that gets a line per call; empty for none.")
+    text: str = Field(default="", description="Given back.")
+
+
+@agent(name="needs-file", type=AgentType.ANALYSIS, risk=Risk.AUTO)
+async def needs_file(ctx: AgentContext, params: NeedsFileInput) -> EchoOutput:
+    """Fail for good while a file is missing."""
+    if params.trace:
+        note(params.trace, ctx.node_id)
+    if not Path(params.file).exists():  # noqa: ASYNC240
+        raise AgentFailed(f"{Path(params.file).name} is missing")
+    return EchoOutput(text=params.text, number=0, attempt=ctx.attempt)
+
+
+@agent(name="tool", type=AgentType.ANALYSIS, risk=Risk.AUTO)
+async def tool(ctx: AgentContext, params: HangInput) -> EchoOutput:
+    """Run a tool in the sandbox that takes its time and writes a file first."""
+    call = ToolCall(
+        argv=["/bin/sh", "-c", f"touch /work/started; exec sleep {params.seconds}"],
+        writable={ctx.workspace: "/work"},
+    )
+    await ctx.sandbox().run(call)
+    return EchoOutput(text="", number=0, attempt=ctx.attempt)
+
+
+@agent(name="drifting", type=AgentType.MODIFICATION, risk=Risk.APPROVAL_REQUIRED)
+async def drifting(ctx: AgentContext, params: NeedsFileInput) -> EchoOutput:
+    """Change something by a plan that depends on a file."""
+    note(params.file, "changed")
+    return EchoOutput(text="", number=0, attempt=ctx.attempt)
+
+
+@drifting.plan
+async def plan_drifting(ctx: AgentContext, params: NeedsFileInput) -> Plan:
+    """Say what the file named in `text` says."""
+    del ctx
+    return Plan(summary=Path(params.text).read_text())  # noqa: ASYNC240
+
+
+@agent(name="linger", type=AgentType.ANALYSIS, risk=Risk.AUTO)
+async def linger(ctx: AgentContext, params: NeedsFileInput) -> EchoOutput:
+    """Hang, and when cancelled take a long time to clean up: until a file is there."""
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        deadline = time.monotonic() + 60
+        while not Path(params.file).exists() and time.monotonic() < deadline:  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.05)
+    return EchoOutput(text="", number=0, attempt=ctx.attempt)

@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, text
 
@@ -15,6 +18,8 @@ from penstock.errors import StoreError
 from penstock.store import migrate
 from penstock.store.database import Database
 from penstock.store.embedded import SUPERUSER, USER, Server
+from penstock.store.runs import finish_run, get_run
+from penstock.store.states import RunState
 from penstock.store.tables import SCHEMA, metadata
 
 CHECKS = """
@@ -101,3 +106,61 @@ async def test_checks_are_what_the_tables_say(database: Database) -> None:
         if isinstance(check, CheckConstraint)
     }
     assert {row["name"]: set(re.findall(r"'(\w+)'", row["definition"])) for row in found} == declared
+
+
+INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'penstock'"
+KEYS = """
+    SELECT conname, conrelid::regclass::text AS of_table, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'penstock'::regnamespace AND contype <> 'n'
+"""
+
+
+async def test_indexes_and_keys_are_what_the_tables_say(database: Database, empty_url: str) -> None:
+    def create(connection: Connection) -> None:
+        connection.execute(text("CREATE SCHEMA penstock"))
+        metadata.create_all(connection)
+
+    async with Database(empty_url) as declared:
+        await declared.transact(lambda connection: connection.run_sync(create))
+        for statement in (INDEXES, KEYS):
+            made, said = [
+                {tuple(map(str, row.values())) for row in await place.fetch(text(statement))}
+                for place in (database, declared)
+            ]
+            assert {row for row in made if "alembic" not in row[0]} == said
+
+
+async def test_upgrade_keeps_the_runs_of_the_first_version(empty_url: str) -> None:
+    run_id, revision_id = uuid4(), uuid4()
+    async with Database(empty_url) as database:
+        await database.transact(lambda connection: connection.run_sync(to_first))
+        for statement in RUN_OF_THE_FIRST_VERSION:
+            await database.fetch(text(statement), {"run": run_id, "revision": revision_id})
+
+        await migrate.upgrade(empty_url)
+
+        run = await get_run(database, run_id)
+        assert (run.state, run.token, run.epoch, run.parent, run.holds_slot) == ("running", 0, 1, None, False)
+        assert await finish_run(database, run_id, RunState.INTERRUPTED)
+
+
+def to_first(connection: Connection) -> None:
+    connection.execute(text("CREATE SCHEMA penstock"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "0001")
+
+
+RUN_OF_THE_FIRST_VERSION = (
+    "INSERT INTO penstock.workflow (name) VALUES ('fix')",
+    """
+    INSERT INTO penstock.workflow_revision (id, workflow, number, digest, source, spec, agents, created_by)
+    VALUES (:revision, 'fix', 1, 'd', '', '{}', '{}', 'ann')
+    """,
+    """
+    INSERT INTO penstock.run (id, workflow, revision_id, name, trust, state)
+    VALUES (:run, 'fix', :revision, 'fox', 'operator', 'running')
+    """,
+)

@@ -8,27 +8,17 @@ import pytest
 from penstock.errors import NotFound, StoreError
 from penstock.store.database import Database
 from penstock.store.nodes import Node, NodeChange, finish_node, nodes_of, skip_node, start_node, write_nodes
-from penstock.store.runs import begin_run, events_of
-from penstock.store.states import NodeState, Trust
+from penstock.store.runs import events_of, finish_run, reopen_run
+from penstock.store.states import NodeState, RunState
 from penstock.store.workflows import Revision
+from store.entering import enter
 
 S = NodeState
 
 
 @pytest.fixture
 async def run_id(database: Database, revision: Revision) -> UUID:
-    entry = await begin_run(
-        database,
-        uuid4(),
-        name="quick-fox",
-        trust=Trust.OPERATOR,
-        inputs={},
-        trigger={},
-        agents={},
-        claimed_by="w1",
-        revision_id=revision.id,
-    )
-    return entry.run.id
+    return (await enter(database, revision)).run.id
 
 
 async def scan_of(database: Database, run_id: UUID) -> Node:
@@ -141,6 +131,79 @@ async def test_undone_node_keeps_its_output(database: Database, run_id: UUID) ->
 
     node = await scan_of(database, run_id)
     assert (node.state, node.output) == (S.UNDONE, {"n": 1})
+
+
+ENDS = {S.SUCCEEDED, S.FAILED, S.SKIPPED, S.REJECTED, S.WITHDRAWN, S.CANCELLED}
+IDLE = {S.PENDING, S.WAITING_APPROVAL, S.WAITING}
+AGAIN = {S.FAILED, S.SKIPPED, S.REJECTED, S.WITHDRAWN, S.CANCELLED, S.INTERRUPTED}
+"""States after which a node may be tried again."""
+
+SAME_ATTEMPT = {
+    **{state: {S.RUNNING, S.VERIFYING, *ENDS, *IDLE} - {state} for state in IDLE},
+    S.RUNNING: {S.WAITING_APPROVAL, S.WAITING, S.VERIFYING, *ENDS, S.INTERRUPTED, S.UNDONE},
+    S.VERIFYING: {*ENDS, S.INTERRUPTED, S.UNDONE},
+    S.SUCCEEDED: {S.UNDONE},
+    S.FAILED: {S.UNDONE},
+    S.INTERRUPTED: {S.UNDONE},
+}
+NEWER_ATTEMPT = {state: {S.RUNNING, S.VERIFYING, *ENDS, *IDLE} for state in {*AGAIN, *IDLE, S.RUNNING}}
+
+
+async def reach(database: Database, run_id: UUID, state: NodeState) -> None:
+    """Bring the node `scan` into a state, in attempt 1."""
+    before = {S.INTERRUPTED: S.RUNNING, S.UNDONE: S.SUCCEEDED}.get(state)
+    for step in (before, state) if before else (state,):
+        assert await write_nodes(database, run_id, [NodeChange("scan", step, 1)])
+
+
+@pytest.mark.parametrize("state", S)
+@pytest.mark.parametrize(
+    ("attempt", "followers"), [(0, {}), (1, SAME_ATTEMPT), (2, NEWER_ATTEMPT)], ids=["older", "same", "newer"]
+)
+async def test_only_these_states_follow(
+    database: Database,
+    revision: Revision,
+    state: NodeState,
+    attempt: int,
+    followers: dict[NodeState, set[NodeState]],
+) -> None:
+    found: set[NodeState] = set()
+    for follower in set(S) - ({state} if attempt == 1 else set()):
+        run_id = (await enter(database, revision)).run.id
+        await reach(database, run_id, state)
+        if await write_nodes(database, run_id, [NodeChange("scan", follower, attempt)]):
+            found.add(follower)
+
+    assert found == followers.get(state, set())
+
+
+async def test_verified_node_keeps_the_output_it_has(database: Database, run_id: UUID) -> None:
+    for node_id in ("good", "bad", "new"):
+        await start_node(database, run_id, node_id, attempt=1)
+        await write_nodes(database, run_id, [NodeChange(node_id, S.VERIFYING, 1, output={"n": 1})])
+    for _ in range(2):
+        assert await finish_node(database, run_id, "good", S.SUCCEEDED, attempt=1, output={"n": 1})
+        assert await finish_node(database, run_id, "bad", S.FAILED, attempt=1, error={"code": "x"})
+        assert await finish_node(database, run_id, "new", S.SUCCEEDED, attempt=1, output={"n": 2})
+
+    nodes = {node.node_id: (node.state, node.output) for node in await nodes_of(database, run_id)}
+    assert nodes == {
+        "good": (S.SUCCEEDED, {"n": 1}),
+        "bad": (S.FAILED, {"n": 1}),
+        "new": (S.SUCCEEDED, {"n": 2}),
+    }
+    assert await finish_node(database, run_id, "bad", S.UNDONE, attempt=1)
+
+
+async def test_node_that_was_reset_runs_again(database: Database, run_id: UUID) -> None:
+    await finish_node(database, run_id, "scan", S.SUCCEEDED, attempt=1, output={"n": 1})
+    await finish_node(database, run_id, "scan", S.UNDONE, attempt=1)
+    assert not await start_node(database, run_id, "scan", attempt=2)
+    await finish_run(database, run_id, RunState.FAILED)
+    await reopen_run(database, run_id, reset=[("scan", "")])
+
+    assert await start_node(database, run_id, "scan", attempt=2)
+    assert (await scan_of(database, run_id)).output is None
 
 
 async def test_items_of_a_node_are_apart(database: Database, run_id: UUID) -> None:

@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
-from penstock.errors import InputInvalid, NotFound, StoreError
+from penstock.errors import InputInvalid, LeaseLost, NotFound, StoreError
 from penstock.store.database import Database
-from penstock.store.nodes import finish_node, start_node
+from penstock.store.nodes import NodeChange, finish_node, nodes_of, start_node, write_nodes
 from penstock.store.runs import (
-    Entry,
     add_event,
-    begin_run,
     events_of,
     finish_run,
     get_run,
@@ -21,26 +19,12 @@ from penstock.store.runs import (
     set_run_state,
 )
 from penstock.store.states import NodeState, RunState, Trust
+from penstock.store.suspension import request_cancel
 from penstock.store.tables import RUN_CHANNEL
 from penstock.store.workflows import Revision, delete_workflow, save_revision, set_deployment
+from store.entering import age, enter, register, types_of
 
-
-async def enter(database: Database, revision: Revision, run_id: UUID | None = None, **changes: Any) -> Entry:
-    values: dict[str, Any] = {
-        "name": "quick-fox",
-        "trust": Trust.AUTHENTICATED,
-        "inputs": {"host": "a"},
-        "trigger": {"type": "cli"},
-        "agents": {"patcher": "1"},
-        "claimed_by": "w1",
-        "revision_id": revision.id,
-        **changes,
-    }
-    return await begin_run(database, run_id or uuid4(), **values)
-
-
-async def types_of(database: Database, run_id: UUID) -> list[str]:
-    return [event.type for event in await events_of(database, run_id)]
+S = NodeState
 
 
 async def next_revision(database: Database) -> Revision:
@@ -189,6 +173,88 @@ async def test_reopen_run_is_for_runs_without_success(
     run = await get_run(database, run_id)
     assert run.state is (RunState.RUNNING if reopened else state)
     assert (run.ended_at is None) is reopened
+
+
+async def test_reopened_run_begins_a_new_epoch(database: Database, revision: Revision) -> None:
+    entry = await enter(database, revision, worker_id=await register(database))
+    await request_cancel(database, entry.run.id, by="ann")
+    await age(database, "run", entry.run.id, 100, "entered_at")
+    await finish_run(database, entry.run.id, RunState.CANCELLED, token=entry.run.token)
+    ended = await get_run(database, entry.run.id)
+    assert (ended.worker_id, ended.active_s) == (None, pytest.approx(100, abs=30))
+    assert await reopen_run(database, entry.run.id)
+
+    run = await get_run(database, entry.run.id)
+    assert (run.epoch, run.round, run.crashes, run.active_s) == (2, 0, 0, 0)
+    assert (run.cancel_requested_at, run.cancelled_by, run.worker_id) == (None, None, None)
+    assert run.token > entry.run.token
+    assert await types_of(database, run.id) == [
+        "run.started",
+        "run.cancelling",
+        "run.cancelled",
+        "run.reopened",
+    ]
+
+
+async def test_reopen_run_resets_the_nodes_that_run_again(database: Database, revision: Revision) -> None:
+    run_id = (await enter(database, revision)).run.id
+    nodes = [("apply", ""), ("host", "a"), ("host", "b"), ("scan", "")]
+    done = [NodeChange(name, S.SUCCEEDED, 2, item, output=1, task_run_id=uuid4()) for name, item in nodes]
+    await write_nodes(database, run_id, done)
+    await finish_run(database, run_id, RunState.COMPLETED)
+    for _ in range(2):
+        assert await reopen_run(database, run_id, reset=[*nodes[:2], ("none", "")], even_completed=True)
+
+    apply, host_a, host_b, scan = await nodes_of(database, run_id)
+    assert (host_b.state, scan.state) == (S.SUCCEEDED, S.SUCCEEDED)
+    for node in (apply, host_a):
+        assert (node.state, node.attempt, node.output) == (S.PENDING, 2, None)
+        assert (node.task_run_id, node.started_at, node.ended_at) == (None, None, None)
+    assert (await types_of(database, run_id)).count("node.reset") == 2
+    assert await start_node(database, run_id, "host", attempt=3, item="a")
+
+
+async def test_reopen_run_of_an_ending_that_is_over_is_late(database: Database, revision: Revision) -> None:
+    run_id = (await enter(database, revision)).run.id
+    await finish_run(database, run_id, RunState.FAILED)
+    seen = (await get_run(database, run_id)).token
+    assert await reopen_run(database, run_id, token=seen)
+    assert await reopen_run(database, run_id, token=seen)
+    await finish_run(database, run_id, RunState.FAILED)
+
+    with pytest.raises(LeaseLost):
+        await reopen_run(database, run_id, token=seen)
+    assert (await get_run(database, run_id)).state is RunState.FAILED
+
+
+async def test_reopen_run_by_many_at_once_begins_one_epoch(database: Database, revision: Revision) -> None:
+    run_id = (await enter(database, revision)).run.id
+    await finish_run(database, run_id, RunState.FAILED)
+
+    assert all(await asyncio.gather(*(reopen_run(database, run_id) for _ in range(6))))
+    assert (await get_run(database, run_id)).epoch == 2
+
+
+async def test_entry_knows_the_number_of_its_revision(database: Database, revision: Revision) -> None:
+    first = await enter(database, revision)
+    newer = await enter(database, await next_revision(database))
+    await finish_run(database, newer.run.id, RunState.COMPLETED)
+
+    assert (first.revision_number, newer.revision_number) == (1, 2)
+    for entry in (first, newer):
+        again = await enter(database, revision, entry.run.id)
+        assert (again.first, again.revision_number) == (False, entry.revision_number)
+
+
+async def test_ended_run_is_not_taken(database: Database, revision: Revision) -> None:
+    entry = await enter(database, revision)
+    await finish_run(database, entry.run.id, RunState.INTERRUPTED, token=entry.run.token)
+
+    again = await enter(database, revision, entry.run.id, worker_id=await register(database))
+
+    assert again.run == await get_run(database, entry.run.id)
+    assert (again.run.token, again.run.worker_id) == (entry.run.token, None)
+    assert await types_of(database, entry.run.id) == ["run.started", "run.interrupted"]
 
 
 async def test_unknown_run_is_not_found(database: Database) -> None:

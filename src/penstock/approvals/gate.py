@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from penstock.contracts import Plan
 from penstock.errors import ApprovalError
 
-__all__ = ["ClosedGate", "Gate", "GateRequest", "Grant"]
+__all__ = ["ClosedGate", "Gate", "GateRequest", "Grant", "Waiting"]
 
 
 @dataclass(frozen=True)
 class GateRequest:
     """What somebody is asked to allow."""
 
-    run_id: str
     node_id: str
     agent: str
-    agent_version: str
-    inputs_digest: str
-    """SHA-256 of the rendered inputs in canonical JSON."""
-    plan: Plan | None
+    digest: str
+    """SHA-256 of all that the decision binds, see `penstock.approvals.digest`."""
+    item: str = ""
+    """Key of the `foreach` item; empty for a whole node."""
+    title: str = ""
+    card: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the approver sees, JSON types only."""
+    required: int = 1
+    """Distinct people who must approve."""
+    expires_in_s: float | None = None
+    """How long the gate waits, in seconds; None means for ever."""
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The permission to run one node once with these very inputs."""
+    """The permission to run one node once as it was asked for."""
 
     request: GateRequest
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nobody has decided yet."""
+
+    request_id: str
+    message: str
+    """What is waited for, for people."""
 
 
 class Gate(Protocol):
     """Decides whether a gated node may run now."""
 
-    async def ask(self, request: GateRequest) -> Grant:
-        """Return a valid grant.
+    async def ask(self, request: GateRequest) -> Grant | Waiting:
+        """Give a valid grant, or the news that somebody has to decide.
 
         Raises:
             ApprovalError: There is none and there will be none.
@@ -46,7 +61,7 @@ class Gate(Protocol):
 class ClosedGate:
     """Lets nothing through: what needs an approval does not run where nobody can give one."""
 
-    async def ask(self, request: GateRequest) -> Grant:
+    async def ask(self, request: GateRequest) -> Grant | Waiting:
         """Refuse."""
         raise ApprovalError(
             f"node {request.node_id!r} was not run: agent {request.agent!r} needs an approval,"

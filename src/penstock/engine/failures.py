@@ -14,7 +14,15 @@ from penstock.contracts import Agent, AgentType
 from penstock.errors import AgentFailed, AgentRetry, NodeTimedOut, PenstockError
 from penstock.telemetry.redaction import Redactor
 
-__all__ = ["as_error", "describe", "from_description", "is_retryable", "timed_out", "validation_message"]
+__all__ = [
+    "as_error",
+    "describe",
+    "from_description",
+    "is_harmless",
+    "is_retryable",
+    "timed_out",
+    "validation_message",
+]
 
 _LONGEST_MESSAGE = 4000
 _TRANSIENT = (ConnectionError, httpx.TransportError)
@@ -28,10 +36,14 @@ def is_retryable(error: BaseException, agent: Agent) -> bool:
     """
     if isinstance(error, AgentRetry):
         return True
-    harmless = agent.type is AgentType.ANALYSIS or agent.idempotent
     if isinstance(error, PenstockError):
-        return harmless and error.retryable
-    return harmless and isinstance(error, _TRANSIENT)
+        return is_harmless(agent) and error.retryable
+    return is_harmless(agent) and isinstance(error, _TRANSIENT)
+
+
+def is_harmless(agent: Agent) -> bool:
+    """Say whether an agent may be run again although nobody knows how far it came."""
+    return agent.type is AgentType.ANALYSIS or agent.idempotent
 
 
 def describe(error: BaseException, agent: Agent | None, redactor: Redactor) -> dict[str, Any]:

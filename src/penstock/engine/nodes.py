@@ -1,306 +1,300 @@
-"""Run one node: condition, inputs, gate, agent, output; every step recorded."""
+"""Run one node: condition, items, inputs, gate, budget, agent; every step recorded."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from pydantic import BaseModel
 
-from penstock.approvals.gate import Gate, GateRequest
-from penstock.contracts import Agent, AgentContext, Risk, Sandbox
+from penstock.approvals.gate import Gate, Waiting
+from penstock.contracts import AgentType
 from penstock.engine import failures
-from penstock.engine.calls import call_agent, checked_output, parse_inputs
-from penstock.engine.context import EngineServices, agent_workspace, run_logger
-from penstock.engine.outputs import OutputStore
+from penstock.engine.attempts import Attempts, Call, Journal
+from penstock.engine.cache import OutputCache, cache_key
+from penstock.engine.calls import parse_inputs
+from penstock.engine.control import RunControl
+from penstock.engine.courses import ItemCourse
+from penstock.engine.facts import Engine, RunFacts, Unit
+from penstock.engine.gates import Proposal, needs_gate, propose
 from penstock.engine.prefect_api import NodeTask, run_node_task
-from penstock.engine.scheduler import NodeResult
-from penstock.errors import ApprovalError, RunError, StoreError
-from penstock.registry import Registry
-from penstock.settings import Settings
+from penstock.engine.scheduler import NodeResult, walk
+from penstock.errors import ApprovalError, NodeInterrupted, RunError, StoreError
 from penstock.store.states import NodeState
-from penstock.telemetry.redaction import Redactor
-from penstock.workflow import CheckedNode, CheckedWorkflow
+from penstock.workflow import CheckedNode
 
-__all__ = ["Engine", "NodeJournal", "NodeRunner", "RunFacts"]
+__all__ = ["Budget", "Children", "NodeRunner", "Past", "RunKit"]
 
 
-class NodeJournal(Protocol):
-    """Where what happens to the nodes of one run is recorded."""
+class Children(Protocol):
+    """Runs of other workflows."""
 
-    async def started(self, node_id: str, attempt: int, task_run_id: UUID) -> None:
-        """Record that an attempt starts.
-
-        Raises:
-            RunError: The attempt must not run: the node has succeeded, or a newer attempt has begun.
-        """
+    async def run(self, unit: Unit, inputs: Mapping[str, Any]) -> NodeResult:
+        """Start the run that a unit stands for, or say how far it has come."""
         ...
 
-    async def ended(self, node_id: str, result: NodeResult, task_run_id: UUID | None) -> None:
-        """Record how a node ended; returns when that is durable.
+
+class Budget(Protocol):
+    """How many changes are allowed."""
+
+    async def spend(self, unit: Unit, targets: Sequence[str]) -> None:
+        """Count a change of some targets.
 
         Raises:
-            RunError: Something else is recorded already.
+            BudgetExceeded: One of them has been changed too often; nothing was counted.
         """
         ...
 
 
 @dataclass(frozen=True)
-class Engine:
-    """What every run of a worker shares."""
+class RunKit:
+    """What the nodes of one run work with."""
 
-    settings: Settings
-    registry: Registry
+    engine: Engine
+    run: RunFacts
+    journal: Journal
+    control: RunControl
     gate: Gate
-    redactor: Redactor
-    outputs: OutputStore
-    make_sandbox: Callable[[], Sandbox]
-    workspace: Callable[[str], AbstractAsyncContextManager[Path]] = agent_workspace
+    budget: Budget
+    cache: OutputCache
+    children: Children
+    run_task: Callable[[NodeTask], Awaitable[Any]] = run_node_task
+    """Runs a unit as a task run of the current Prefect flow run."""
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What the nodes of a run know of it; also the names that expressions see."""
+class Past:
+    """What earlier workers left of a run; keys are node and item."""
 
-    id: UUID
-    name: str
-    workflow: CheckedWorkflow
-    revision: int
-    inputs: Mapping[str, Any]
-    requester: str
-    started_at: str
-    """ISO 8601."""
-    trigger: Mapping[str, Any] | None = None
-    """Payload of the event that started the run; None when nobody but a person did."""
-    trigger_type: str = "manual"
-
-    def scope(self, results: Mapping[str, NodeResult]) -> dict[str, Any]:
-        """Give the data that expressions may refer to, as far as the run has come."""
-        run = {
-            "id": str(self.id),
-            "name": self.name,
-            "workflow": self.workflow.workflow.name,
-            "revision": str(self.revision),
-            "requester": self.requester,
-            "trigger": self.trigger_type,
-            "started_at": self.started_at,
-        }
-        nodes = {node_id: _seen(result) for node_id, result in results.items()}
-        return {"inputs": dict(self.inputs), "trigger": self.trigger, "run": run, "nodes": nodes}
-
-
-def _seen(result: NodeResult) -> dict[str, Any]:
-    """Give what expressions see of a node that has ended."""
-    status = {"status": result.outcome.value}
-    return {**status, "output": result.output} if result.state is NodeState.SUCCEEDED else status
+    nodes: Mapping[str, NodeResult] = field(default_factory=dict[str, NodeResult])
+    """What had ended, in the order in which it ended."""
+    items: Mapping[str, Mapping[str, NodeResult]] = field(default_factory=dict[str, Mapping[str, NodeResult]])
+    """Items that had ended, by node."""
+    attempts: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+    """Attempts that were begun."""
+    task_runs: Mapping[tuple[str, str], UUID] = field(default_factory=dict[tuple[str, str], UUID])
+    """Task runs: the edges in Prefect's graph."""
+    cut_off: frozenset[tuple[str, str]] = frozenset()
+    """Units that ran when their worker went away."""
+    unverified: Mapping[tuple[str, str], dict[str, Any]] = field(
+        default_factory=dict[tuple[str, str], dict[str, Any]]
+    )
+    """Outputs of units whose check was still to be made."""
 
 
 class NodeRunner:
-    """Runs the nodes of one run, each as a Prefect task run.
+    """Runs the nodes of one run, each unit as a Prefect task run."""
 
-    Args:
-        task_runs: Task run of each node that an earlier worker ran: the edges in Prefect's graph.
-        attempts: Attempts that earlier workers began, per node.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        run: RunFacts,
-        journal: NodeJournal,
-        *,
-        task_runs: Mapping[str, UUID],
-        attempts: Mapping[str, int],
-    ) -> None:
-        self._engine = engine
-        self._run = run
-        self._journal = journal
-        self._task_runs = dict(task_runs)
-        self._attempts = attempts
+    def __init__(self, kit: RunKit, past: Past) -> None:
+        self._kit = kit
+        self._past = past
+        self._items = {node_id: dict(items) for node_id, items in past.items.items()}
+        self._task_runs = dict(past.task_runs)
 
     async def run(self, node_id: str, results: Mapping[str, NodeResult]) -> NodeResult:
-        """Run a node to its end, with its retries."""
-        node = self._run.workflow.nodes[node_id]
-        attempts = _Attempts(
-            self._engine, self._run, node, self._journal, results, begun=self._attempts.get(node_id, 0)
+        """Run a node as far as it goes now: to its end, or until it waits."""
+        node = self._kit.run.workflow.nodes[node_id]
+        whole = Unit(node)
+        try:
+            scope = self._kit.run.scope(results, whole)
+            if not node.condition(scope):
+                return await self.skip(node_id, "its condition is false")
+            items = node.render_items(scope)
+        except Exception as error:  # noqa: BLE001  the node's failure, told in its result
+            return await self._fail(whole, error, NodeState.FAILED)
+        if node.spec.foreach is None:
+            return await self._run_unit(whole, results)
+        units = {str(number): Unit(node, str(number), item) for number, item in enumerate(items)}
+        return await self._run_items(whole, units, results)
+
+    async def skip(self, node_id: str, reason: str) -> NodeResult:
+        """Record a node that does not run, and show it in Prefect with the reason."""
+        return await self._skip(Unit(self._kit.run.workflow.nodes[node_id]), reason)
+
+    def task_runs_of(self, node_id: str) -> list[UUID]:
+        """Give the task runs of a node, one or one per item."""
+        return [task_run for (name, _), task_run in self._task_runs.items() if name == node_id]
+
+    async def _skip(self, unit: Unit, reason: str) -> NodeResult:
+        result = NodeResult(NodeState.SKIPPED, reason=reason, attempts=self._begun(unit))
+        return await self._settle(unit, result)
+
+    async def _run_items(
+        self, whole: Unit, units: Mapping[str, Unit], results: Mapping[str, NodeResult]
+    ) -> NodeResult:
+        foreach = whole.node.spec.foreach
+        if foreach is None:
+            raise RunError(f"node {whole.label!r} has no items")
+        done = self._items.setdefault(whole.node.id, {})
+        walked = await walk(
+            ItemCourse([*units], foreach.concurrency, foreach.stop_after_failures),
+            done,
+            lambda key, _: self._run_unit(units[key], results),
+            lambda key, reason: self._skip(units[key], reason),
+            self._kit.control,
         )
-        await run_node_task(
-            NodeTask(
-                name=node_id,
-                body=self._remembering(node_id, attempts.once),
-                retry_delays_s=_retry_delays(node),
-                may_retry=lambda: attempts.may_retry,
-                upstream=self._edges(node_id),
+        done.update(walked.results)
+        if walked.drained:
+            return NodeResult(NodeState.PENDING)
+        if walked.waiting:
+            first = next(iter(walked.waiting.values()))
+            return NodeResult(first.state, reason=first.reason)
+        result = _joined(whole.node, [done[key] for key in units])
+        if not units:
+            return await self._settle(whole, result)
+        await self._kit.journal.ended(whole, result, None)
+        return result
+
+    async def _run_unit(self, unit: Unit, results: Mapping[str, NodeResult]) -> NodeResult:
+        try:
+            step = await self._prepare(unit, results)
+        except StoreError:
+            raise
+        except NodeInterrupted as error:
+            return await self._fail(unit, error, NodeState.INTERRUPTED)
+        except ApprovalError as error:
+            return await self._fail(unit, error, NodeState.REJECTED)
+        except Exception as error:  # noqa: BLE001  the node's failure, told in its result
+            return await self._fail(unit, error, NodeState.FAILED)
+        if isinstance(step, Call):
+            return await self._attempt(unit, step, results)
+        if not step.ended:
+            await self._kit.journal.waits(unit, step.state, self._begun(unit), step.reason)
+            return step
+        return await self._settle(unit, step)
+
+    async def _prepare(self, unit: Unit, results: Mapping[str, NodeResult]) -> Call | NodeResult:
+        """Do all that comes before the agent; what waits or needs no agent is a result already."""
+        kit, node = self._kit, unit.node
+        inputs = node.render_inputs(kit.run.scope(results, unit))
+        if node.spec.workflow is not None:
+            return await kit.children.run(unit, inputs)
+        agent = kit.engine.registry.get(node.spec.agent or "")
+        params = parse_inputs(agent, inputs)
+        if unit.key in self._past.unverified:
+            return Call(agent, params, output=self._past.unverified[unit.key])
+        if unit.key in self._past.cut_off and not failures.is_harmless(agent):
+            raise NodeInterrupted(
+                f"node {unit.label!r} was cut off while {agent.name} was changing things, so nobody knows how"
+                f" far it came; look, then run it again with: penstock runs retry {kit.run.id}"
             )
+        if node.spec.cache is not None:
+            hit = await kit.cache.find(cache_key(agent, params))
+            if hit is not None:
+                return hit
+        proposal = None
+        if needs_gate(agent, node) or agent.type is not AgentType.ANALYSIS:
+            proposal = await propose(kit.engine, kit.run, unit, agent, params, results=results)
+        if proposal is not None and needs_gate(agent, node):
+            answer = await kit.gate.ask(proposal.request)
+            if isinstance(answer, Waiting):
+                return NodeResult(NodeState.WAITING_APPROVAL, reason=answer.message)
+        if agent.type is not AgentType.ANALYSIS:
+            await kit.budget.spend(unit, _targets(proposal, agent.name))
+        return Call(agent, params)
+
+    async def _attempt(self, unit: Unit, call: Call, results: Mapping[str, NodeResult]) -> NodeResult:
+        kit = self._kit
+        attempts = Attempts(
+            kit.engine,
+            kit.run,
+            unit,
+            call,
+            kit.journal,
+            control=kit.control,
+            results=results,
+            begun=self._begun(unit),
+        )
+        await self._task(
+            unit,
+            attempts.once,
+            retry_delays_s=_retry_delays(unit.node),
+            may_retry=lambda: attempts.may_retry and not kit.control.draining,
         )
         if attempts.fault is not None:
             raise attempts.fault
         result = attempts.result
         if result is None:
-            raise RunError(f"node {node_id!r} was stopped by Prefect before it came to an end")
+            raise RunError(f"node {unit.label!r} was stopped by Prefect before it came to an end")
         if result.state is not NodeState.SUCCEEDED:  # a success is recorded inside the attempt
-            await self._journal.ended(node_id, result, self._task_runs.get(node_id))
+            await kit.journal.ended(unit, result, self._task_runs.get(unit.key))
+        elif unit.node.spec.cache is not None:
+            await kit.cache.keep(cache_key(call.agent, call.params), unit, result)
         return result
 
-    async def skip(self, node_id: str, reason: str) -> NodeResult:
-        """Record a node that does not run, and show it in Prefect with the reason."""
-        result = NodeResult(NodeState.SKIPPED, reason=reason)
+    async def _fail(self, unit: Unit, error: Exception, state: NodeState) -> NodeResult:
+        """Record a unit that failed before its agent was called."""
+        told = failures.describe(error, None, self._kit.engine.redactor)
+        tolerated = state is NodeState.FAILED and unit.node.spec.on_error == "continue"
+        result = NodeResult(state, error=told, attempts=self._begun(unit), tolerated=tolerated)
+        return await self._settle(unit, result)
+
+    async def _settle(self, unit: Unit, result: NodeResult) -> NodeResult:
+        """Record the end of a unit whose agent is not called, and show it in Prefect."""
 
         async def body(_task_run: UUID) -> State[Any]:
-            return Completed(name="Skipped", message=f"Skipped: {reason}")
+            return _shown(result)  # made here: Prefect puts states in the order in which they were made
 
-        await run_node_task(
-            NodeTask(name=node_id, body=self._remembering(node_id, body), upstream=self._edges(node_id))
-        )
-        await self._journal.ended(node_id, result, self._task_runs.get(node_id))
+        await self._task(unit, body)
+        await self._kit.journal.ended(unit, result, self._task_runs.get(unit.key))
         return result
 
-    def _edges(self, node_id: str) -> list[UUID]:
-        waits_for = self._run.workflow.nodes[node_id].link.all
-        return [self._task_runs[need] for need in waits_for if need in self._task_runs]
-
-    def _remembering(
-        self, node_id: str, body: Callable[[UUID], Awaitable[State[Any]]]
-    ) -> Callable[[UUID], Awaitable[State[Any]]]:
+    async def _task(
+        self,
+        unit: Unit,
+        body: Callable[[UUID], Awaitable[State[Any]]],
+        *,
+        retry_delays_s: Sequence[float] = (),
+        may_retry: Callable[[], bool] = lambda: False,
+    ) -> None:
         async def remember(task_run_id: UUID) -> State[Any]:
-            self._task_runs[node_id] = task_run_id
+            self._task_runs[unit.key] = task_run_id
             return await body(task_run_id)
 
-        return remember
+        await self._kit.run_task(
+            NodeTask(unit.label, remember, retry_delays_s, may_retry, upstream=self._edges(unit.node))
+        )
+
+    def _edges(self, node: CheckedNode) -> list[UUID]:
+        waits_for = set(node.link.all)
+        return [task_run for (need, _), task_run in self._task_runs.items() if need in waits_for]
+
+    def _begun(self, unit: Unit) -> int:
+        return self._past.attempts.get(unit.key, 0)
+
+
+def _targets(proposal: Proposal | None, name: str) -> Sequence[str]:
+    plan = proposal.plan if proposal else None
+    return (plan.targets if plan else ()) or (name,)
+
+
+def _joined(node: CheckedNode, items: Sequence[NodeResult]) -> NodeResult:
+    """Sum up how the items of a node ended: their outputs in order, None where there is none."""
+    output = [item.output if item.state is NodeState.SUCCEEDED else None for item in items]
+    for state in (NodeState.INTERRUPTED, NodeState.CANCELLED, NodeState.REJECTED, NodeState.FAILED):
+        worst = [item for item in items if item.state is state]
+        if worst:
+            error = dict(worst[0].error or {})
+            error["message"] = f"{len(worst)} of {len(items)} items: {error.get('message', state.value)}"
+            tolerated = state is NodeState.FAILED and node.spec.on_error == "continue"
+            return NodeResult(state, output=output, error=error, tolerated=tolerated, items=tuple(items))
+    return NodeResult(NodeState.SUCCEEDED, output=output, items=tuple(items))
+
+
+def _shown(result: NodeResult) -> State[Any]:
+    """Give the Prefect state of a unit whose agent was not called."""
+    if result.state is NodeState.SKIPPED:
+        return Completed(name="Skipped", message=f"Skipped: {result.reason}")
+    if result.state is NodeState.SUCCEEDED:
+        return Completed(name="Cached" if result.reason.startswith("cached") else None, message=result.reason)
+    message = str((result.error or {}).get("message", result.reason))
+    return Failed(name=result.state.value.capitalize(), message=message)
 
 
 def _retry_delays(node: CheckedNode) -> list[float]:
     """Give the pause before each further attempt, in seconds, with its random part."""
     return [node.retry.delay_s(tries, random.random()) for tries in range(1, node.retry.max)]  # noqa: S311
-
-
-class _Attempts:
-    """The attempts of one node; `result` holds how the last one ended."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        run: RunFacts,
-        node: CheckedNode,
-        journal: NodeJournal,
-        results: Mapping[str, NodeResult],
-        *,
-        begun: int,
-    ) -> None:
-        self._engine = engine
-        self._run = run
-        self._node = node
-        self._journal = journal
-        self._results = results
-        self._count = begun
-        self.result: NodeResult | None = None
-        self.may_retry = False
-        self.fault: StoreError | None = None
-        """Why nothing could be recorded."""
-
-    async def once(self, task_run_id: UUID) -> State[Any]:
-        """Make one attempt and return its Prefect state; never raises an `Exception`."""
-        self._count += 1
-        self.result, self.may_retry = None, False
-        agent: Agent | None = None
-        try:
-            scope = self._run.scope(self._results)
-            if not self._node.condition(scope):
-                return self._skipped()
-            agent = self._engine.registry.get(self._node.spec.agent or "")
-            await self._journal.started(self._node.id, self._count, task_run_id)
-            output = await self._call(agent, self._node.render_inputs(scope))
-            return await self._succeeded(output, task_run_id)
-        except StoreError as error:  # not the agent's failure: nothing can be recorded
-            self.fault = error
-            return Failed(message=error.message)
-        except ApprovalError as error:
-            return self._failed(error, agent, NodeState.REJECTED)
-        except Exception as error:  # noqa: BLE001  whatever an agent raises is the node's failure, told below
-            return self._failed(error, agent, NodeState.FAILED)
-
-    async def _call(self, agent: Agent, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        params = parse_inputs(agent, inputs)
-        await self._pass_gate(agent, params)
-        timeout_s = self._node.timeout_s or agent.timeout_s
-        async with self._engine.workspace(self._node.id) as workspace:
-            ctx = self._context(workspace)
-            limit = asyncio.timeout(timeout_s)
-            try:
-                async with limit:
-                    output = await call_agent(agent, ctx, params, self._engine.settings)
-            except TimeoutError:
-                if limit.expired():
-                    raise failures.timed_out(timeout_s) from None
-                raise
-        checked = checked_output(agent, output, self._engine.settings.limits.output_bytes)
-        return self._engine.redactor.known(checked.model_dump(mode="json"))
-
-    async def _pass_gate(self, agent: Agent, params: BaseModel) -> None:
-        if agent.risk is not Risk.APPROVAL_REQUIRED and self._node.spec.approval is None:
-            return
-        plan = None
-        if agent.planner is not None:
-            async with self._engine.workspace(self._node.id) as workspace:
-                plan = await agent.planner(self._context(workspace), params)
-        await self._engine.gate.ask(
-            GateRequest(
-                run_id=str(self._run.id),
-                node_id=self._node.id,
-                agent=agent.name,
-                agent_version=agent.version,
-                inputs_digest=digest(params),
-                plan=plan,
-            )
-        )
-
-    def _context(self, workspace: Path) -> AgentContext:
-        return AgentContext(
-            run_id=str(self._run.id),
-            node_id=self._node.id,
-            attempt=self._count,
-            dry_run=False,
-            workspace=workspace,
-            logger=run_logger(self._engine.redactor),
-            services=EngineServices(self._node.spec.blocks, self._engine.make_sandbox, self._engine.redactor),
-        )
-
-    async def _succeeded(self, output: dict[str, Any], task_run_id: UUID) -> State[Any]:
-        # Stored before Prefect hears of it: whoever sees Completed can rely on the output.
-        result = NodeResult(NodeState.SUCCEEDED, output=output, attempts=self._count)
-        await self._journal.ended(self._node.id, result, task_run_id)
-        self.result = result
-        return Completed(message=f"{self._node.spec.agent} succeeded")
-
-    def _skipped(self) -> State[Any]:
-        reason = "its condition is false"
-        self.result = NodeResult(NodeState.SKIPPED, reason=reason)
-        return Completed(name="Skipped", message=f"Skipped: {reason}")
-
-    def _failed(self, error: Exception, agent: Agent | None, state: NodeState) -> State[Any]:
-        told = failures.describe(error, agent, self._engine.redactor)
-        self.may_retry = bool(told["retryable"])
-        self.result = NodeResult(
-            state,
-            error=told,
-            attempts=self._count,
-            tolerated=state is NodeState.FAILED and self._node.spec.on_error == "continue",
-        )
-        name = "TimedOut" if told["code"] == "node_timed_out" else state.value.capitalize()
-        return Failed(name=name, message=told["message"])
-
-
-def digest(params: BaseModel) -> str:
-    """Give the SHA-256 of inputs in canonical JSON."""
-    canonical = json.dumps(params.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,12 +22,24 @@ from typing import Any, cast
 from uuid import UUID
 
 import httpx
+from httpx import HTTPStatusError
 from prefect import Flow, Task
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, State, TaskRunResult
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRunResult
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.context import AsyncClientContext, FlowRunContext
-from prefect.exceptions import Abort
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.exceptions import Abort, ObjectNotFound
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 from prefect.settings import (
@@ -34,25 +47,40 @@ from prefect.settings import (
     PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
     temporary_settings,
 )
-from prefect.states import AwaitingRetry, Pending, Running
+from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Scheduled, Suspended
 from prefect.task_engine import run_task_async
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.engine import propose_state
+from websockets.exceptions import WebSocketException
 
 __all__ = [
+    "Form",
     "NodeTask",
+    "Watched",
+    "cancel",
     "claim",
     "flow_run_context",
     "hand_over",
+    "postpone",
     "propose_state",
     "result_store",
+    "resume",
     "run_node_task",
     "scheduled_runs",
     "set_running",
     "shared_client",
+    "states_of",
+    "suspend",
+    "take_form",
+    "unfinished_runs",
+    "watch_runs",
 ]
 
 _LOOK_AGAIN_S = 0.1
+_SUBSCRIBE_AGAIN_S = 1.0
+NOT_FOUND = 404
+_EVENT = "prefect.flow-run."
+_CONNECTION_LOST = (OSError, WebSocketException, TimeoutError, ConnectionError)
 
 
 @asynccontextmanager
@@ -106,12 +134,157 @@ async def claim(client: PrefectClient, flow_run_id: UUID) -> bool:
     return answer.status == SetStateStatus.ACCEPT
 
 
-async def hand_over(client: PrefectClient, flow_run_id: UUID) -> None:
+async def hand_over(
+    client: PrefectClient,
+    flow_run_id: UUID,
+    message: str = "Its worker was stopped; another one goes on after the last completed node.",
+) -> None:
     """Schedule a run that its worker leaves unfinished, so that another one goes on with it."""
-    state = AwaitingRetry(
-        message="Its worker was stopped; another one goes on after the last completed node."
-    )
+    await client.set_flow_run_state(flow_run_id, AwaitingRetry(message=message), force=True)
+
+
+async def postpone(client: PrefectClient, flow_run_id: UUID, *, seconds: float, message: str) -> None:
+    """Put a run back in its queue until it is called, or until some time has gone by."""
+    when = datetime.now(UTC) + timedelta(seconds=seconds)
+    state: State[Any] = Scheduled(name="AwaitingConcurrencySlot", scheduled_time=when, message=message)
     await client.set_flow_run_state(flow_run_id, state, force=True)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a person who presses Resume in the Prefect UI has to fill in."""
+
+    schema: Mapping[str, Any]
+    """JSON Schema of the answer."""
+    description: str
+    """Markdown above the form."""
+
+
+async def suspend(
+    client: PrefectClient, flow_run_id: UUID, *, key: str, message: str, form: Form | None
+) -> bool:
+    """Suspend a running run; whoever runs it must let go of it then.
+
+    Args:
+        key: Never used before for this run: Prefect refuses it a second time.
+        form: Written before the state, so that nobody finds the state without it.
+    Returns:
+        Whether it is suspended; False when somebody cancelled or deleted it meanwhile.
+    """
+    state: State[Any] = Suspended(pause_key=key, message=message)
+    if form is not None:
+        names = {part: f"{key}-{part}" for part in ("schema", "response", "description")}
+        await _write_input(client, flow_run_id, names["schema"], form.schema)
+        await _write_input(client, flow_run_id, names["description"], form.description)
+        state.state_details.run_input_keyset = names
+    try:
+        answer = await client.set_flow_run_state(flow_run_id, state)
+    except ObjectNotFound:
+        return False
+    return answer.status == SetStateStatus.ACCEPT
+
+
+async def _write_input(client: PrefectClient, flow_run_id: UUID, key: str, value: Any) -> None:
+    if await _read_input(client, flow_run_id, key) is not None:  # an earlier try left it
+        await client.delete_flow_run_input(flow_run_id, key)
+    await client.create_flow_run_input(flow_run_id, key, json.dumps(value))
+
+
+async def _read_input(client: PrefectClient, flow_run_id: UUID, key: str) -> str | None:
+    try:
+        return await client.read_flow_run_input(flow_run_id, key)
+    except HTTPStatusError as error:
+        if error.response.status_code == NOT_FOUND:
+            return None
+        raise
+
+
+async def take_form(client: PrefectClient, flow_run_id: UUID, key: str) -> dict[str, Any] | None:
+    """Give what a person filled in when the run was resumed, and delete it: Prefect shows it to all."""
+    raw = await _read_input(client, flow_run_id, f"{key}-response")
+    if raw is None:
+        return None
+    await client.delete_flow_run_input(flow_run_id, f"{key}-response")
+    answer = json.loads(raw)
+    return cast("dict[str, Any]", answer) if isinstance(answer, dict) else None
+
+
+async def resume(client: PrefectClient, flow_run_id: UUID) -> bool:
+    """Wake a suspended or postponed run; False when it is neither.
+
+    It gives no permission: the engine looks at the store for that.
+    """
+    try:
+        flow_run = await client.read_flow_run(flow_run_id)
+        state = flow_run.state
+        if state is None or not (state.is_paused() or state.is_scheduled()):
+            return False
+        now: State[Any] = Scheduled(name="Resuming", scheduled_time=datetime.now(UTC))
+        answer = await client.set_flow_run_state(flow_run_id, now, force=state.is_scheduled())
+    except ObjectNotFound:
+        return False
+    return answer.status == SetStateStatus.ACCEPT
+
+
+async def cancel(client: PrefectClient, flow_run_id: UUID) -> State[Any] | None:
+    """Cancel a run: it is `Cancelling` while a worker has it, else `Cancelled` at once.
+
+    Returns:
+        The state it is in now; None when Prefect does not know it.
+    """
+    try:
+        answer = await client.set_flow_run_state(flow_run_id, Cancelling())
+        if answer.state is not None:
+            return answer.state
+        return (await client.read_flow_run(flow_run_id)).state
+    except ObjectNotFound:
+        return None
+
+
+async def states_of(client: PrefectClient, flow_run_ids: Sequence[UUID]) -> dict[UUID, State[Any]]:
+    """Give the states of at most 200 runs; those that Prefect does not know are left out."""
+    found = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(flow_run_ids))), limit=200
+    )
+    return {flow_run.id: flow_run.state for flow_run in found if flow_run.state is not None}
+
+
+async def unfinished_runs(client: PrefectClient, pool: str) -> list[FlowRun]:
+    """List at most 200 runs of a pool that Prefect believes to be in a worker's hands."""
+    types = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    return await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+        sort=FlowRunSort.START_TIME_ASC,
+        limit=200,
+    )
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A change of a run's state that somebody made in Prefect."""
+
+    state: str
+    """Name of the state, for example `Cancelling`."""
+    flow_run_id: UUID
+
+
+async def watch_runs(*states: str) -> AsyncGenerator[Watched | None]:
+    """Yield changes of runs into some states as they happen; None whenever some may have been missed.
+
+    Comes back by itself after the server was away.
+    """
+    names = [f"{_EVENT}{state}" for state in states]
+    while True:
+        try:
+            async with get_events_subscriber(EventFilter(event=EventNameFilter(name=names))) as events:
+                yield None
+                async for event in events:
+                    yield Watched(
+                        event.event.removeprefix(_EVENT), UUID(event.resource.id.rpartition(".")[2])
+                    )
+        except _CONNECTION_LOST:
+            await asyncio.sleep(_SUBSCRIBE_AGAIN_S)
 
 
 async def set_running(client: PrefectClient, flow_run: FlowRun) -> bool:

@@ -1,4 +1,4 @@
-"""Run one claimed Prefect flow run from its frozen revision to its end."""
+"""Run one claimed Prefect flow run: from its frozen revision to its end, or until it waits."""
 
 from __future__ import annotations
 
@@ -6,35 +6,45 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import ArtifactCreate
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import Abort
+from prefect.client.schemas.objects import FlowRun
 from prefect.results import ResultStore
-from prefect.states import Completed, Failed
 
-from penstock.engine import failures
-from penstock.engine.journal import StoreJournal, restored
-from penstock.engine.nodes import Engine, NodeRunner, RunFacts
-from penstock.engine.prefect_api import flow_run_context, propose_state, set_running
-from penstock.engine.report import headline, run_report
-from penstock.engine.revisions import Revisions
-from penstock.engine.scheduler import NodeResult, walk
-from penstock.errors import NodeTimedOut, NotFound, PenstockError
+from penstock.engine import endings
+from penstock.engine.cache import StoreCache
+from penstock.engine.children import StoreChildren
+from penstock.engine.closing import Closing
+from penstock.engine.control import RunControl, Stop
+from penstock.engine.endings import Ending
+from penstock.engine.facts import Engine, RunFacts
+from penstock.engine.gates import StoreGate
+from penstock.engine.journal import StoreBudget, StoreJournal, past_of
+from penstock.engine.nodes import NodeRunner, Past, RunKit
+from penstock.engine.places import PLACE_WAIT_S, take_place
+from penstock.engine.prefect_api import flow_run_context, hand_over, postpone, set_running
+from penstock.engine.resets import to_reset
+from penstock.engine.revisions import Pinned, Revisions
+from penstock.engine.scheduler import NodeResult, Walked, walk
+from penstock.engine.starting import RunStarter
+from penstock.engine.undo import undo_changes
+from penstock.engine.waiting import Suspension
+from penstock.errors import LeaseLost, NodeTimedOut, PenstockError, StoreError
 from penstock.store.database import Database
-from penstock.store.nodes import finish_node, nodes_of
-from penstock.store.runs import Entry, begin_run, finish_run, reopen_run
+from penstock.store.nodes import NodeChange, nodes_of, write_nodes
+from penstock.store.runs import Entry, begin_run, get_run, reopen_run
 from penstock.store.states import NodeState, RunState, Trust
-from penstock.workflow import CheckedWorkflow, validate_inputs
+from penstock.store.suspension import leave_run
 from penstock.workflow import Trust as InputTrust
+from penstock.workflow import validate_inputs
 
 __all__ = ["FLOW_NAME", "RunExecutor", "run_workflow"]
 
 FLOW_NAME = "run-workflow"
+_MOST_CRASHES = 5
+"""Workers that may die with a run, one after the other and without a node coming to its end."""
 
 
 @flow(name=FLOW_NAME, persist_result=False, validate_parameters=False)
@@ -51,24 +61,6 @@ async def run_workflow() -> None:
 
 
 @dataclass(frozen=True)
-class _Ending:
-    """How a run ends, before anybody has been told."""
-
-    state: RunState
-    message: str
-    outputs: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
-
-    def prefect_state(self) -> State[Any]:
-        if self.state is RunState.COMPLETED:
-            return Completed(message=self.message)
-        if self.state is RunState.REJECTED:
-            return Failed(name="Rejected", message=self.message)
-        timed_out = (self.error or {}).get("code") == _RunTimedOut.code
-        return Failed(name="TimedOut" if timed_out else "Failed", message=self.message)
-
-
-@dataclass(frozen=True)
 class RunExecutor:
     """Runs flow runs; one for all runs of a worker."""
 
@@ -77,62 +69,111 @@ class RunExecutor:
     revisions: Revisions
     client: PrefectClient
     result_store: ResultStore
+    starter: RunStarter
     worker_name: str
+    worker_id: UUID
 
-    async def execute(self, flow_run: FlowRun) -> None:
-        """Run a claimed flow run to its end and tell Prefect how it ended.
+    async def execute(self, flow_run: FlowRun, control: RunControl) -> None:
+        """Run a claimed flow run as far as it goes now: to its end, or until it waits.
 
-        What goes wrong in the run ends the run, with its reason; only what keeps us from
-        recording anything at all is raised.
+        Raises:
+            PenstockError: How it ended could not be recorded.
+            asyncio.CancelledError: It was stopped, and not because somebody cancelled it.
         """
+        closing = Closing(self.database, self.client, self.starter)
         if not await set_running(self.client, flow_run):
+            await closing.cancelled(flow_run.id)  # cancelled or deleted before it was taken
             return
+        visit = _Visit(self, flow_run, control, closing)
         try:
-            ending = await self._run(flow_run)
+            ending = await visit.go()
+        except LeaseLost:
+            control.stop(Stop.LOST)
+            return
+        if ending is not None:
+            await closing.end(flow_run.id, ending, token=visit.token)
+
+
+class _Visit:
+    """One worker's time with one run."""
+
+    def __init__(self, shared: RunExecutor, flow_run: FlowRun, control: RunControl, closing: Closing) -> None:
+        self._shared = shared
+        self._flow_run = flow_run
+        self._control = control
+        self._closing = closing
+        self.token: int | None = None
+        """What the run was entered with; None until it is."""
+
+    async def go(self) -> Ending | None:
+        """Run it; None when it does not end now."""
+        try:
+            return await self._enter_and_run()
+        except StoreError:  # nothing can be recorded; whoever can reach the store goes on
+            raise
         except PenstockError as error:
-            ending = self._failed(error)
-            with contextlib.suppress(NotFound):  # it was never entered; Prefect alone says why
-                await self._record(flow_run.id, ending)
-        await self._tell_prefect(flow_run.id, ending)
-
-    async def _run(self, flow_run: FlowRun) -> _Ending:
-        entry = await self._enter(flow_run)
-        if entry.run.state.terminal and not await reopen_run(self.database, flow_run.id):
-            return _Ending(entry.run.state, entry.run.message or "", entry.run.outputs, entry.run.error)
-        facts = await self._facts(entry)
-        with flow_run_context(run_workflow, flow_run, self.client, self.result_store):
-            try:
-                results = await self._walk(facts, entry)
-            except _RunTimedOut:
-                await self._close_nodes(flow_run.id)
+            return endings.failed(error, self._shared.engine.redactor)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._control.reason is not Stop.CANCEL or task is None:
                 raise
-            ending = self._ending(facts, results)
-            await self._leave_report(flow_run.id, facts.workflow, ending, results)
-        await self._record(flow_run.id, ending)
-        return ending
+            task.uncancel()
+            return endings.cancelled(self._control.by)
 
-    async def _enter(self, flow_run: FlowRun) -> Entry:
-        revision = await self.revisions.of_deployment(flow_run.deployment_id)
+    async def _enter_and_run(self) -> Ending | None:
+        entry = await self._enter()
+        run = entry.run
+        if run.state.terminal:
+            ended = await self._reopen(entry)
+            if ended is not None:
+                return ended
+            entry = await self._enter()
+            run = entry.run
+        self.token = run.token
+        if run.cancel_requested_at is not None:
+            return endings.cancelled(run.cancelled_by or "")
+        if run.crashes >= _MOST_CRASHES:
+            return endings.crashed(run.crashes, entry.nodes)
+        pinned = await self._shared.revisions.get(run.revision_id)
+        facts = self._facts(entry, pinned)
+        turn = await take_place(self._shared.database, self._closing, facts, self.token)
+        if turn.taken:
+            return await self._run(facts, entry)
+        return turn.ending or await self._queue(turn.message)
+
+    async def _enter(self) -> Entry:
+        shared, flow_run = self._shared, self._flow_run
+        revision = await shared.revisions.of_deployment(flow_run.deployment_id)
         return await begin_run(
-            self.database,
+            shared.database,
             flow_run.id,
             name=flow_run.name,
             trust=Trust.AUTHENTICATED,
             inputs=flow_run.parameters,
             trigger={},
             agents=revision.agents,
-            claimed_by=self.worker_name,
+            claimed_by=shared.worker_name,
+            worker_id=shared.worker_id,
             revision_id=revision.id,
+            request_id=_request_id(flow_run),
         )
 
-    async def _facts(self, entry: Entry) -> RunFacts:
-        run = entry.run
-        pinned = await self.revisions.get(run.revision_id)
-        self.revisions.check_agents(run.agents)
+    async def _reopen(self, entry: Entry) -> Ending | None:
+        """Set a run that has ended back, for somebody has it tried again; how it ended if it succeeded."""
+        pinned = await self._shared.revisions.get(entry.run.revision_id)
+        nodes = await nodes_of(self._shared.database, entry.run.id)
+        reset = to_reset(pinned.workflow, nodes)
+        if await reopen_run(self._shared.database, entry.run.id, reset=reset):
+            return None
+        return endings.as_recorded(entry.run)
+
+    def _facts(self, entry: Entry, pinned: Pinned) -> RunFacts:
+        run, shared = entry.run, self._shared
+        shared.revisions.check_agents(run.agents)
         inputs = validate_inputs(
             pinned.workflow.workflow,
             run.inputs,
-            allow=self.engine.settings.allow,
+            allow=shared.engine.settings.allow,
             trust=InputTrust(run.trust.value),
             exposed=pinned.workflow.exposed,
         )
@@ -142,95 +183,104 @@ class RunExecutor:
             workflow=pinned.workflow,
             revision=pinned.number,
             inputs=inputs,
-            requester="unknown",
+            requester=run.requester,
             started_at=run.started_at.isoformat() if run.started_at else "",
+            trigger=run.trigger or None,
+            trigger_type=run.trigger_type,
+            epoch=run.epoch,
         )
 
-    async def _walk(self, facts: RunFacts, entry: Entry) -> dict[str, NodeResult]:
-        runner = NodeRunner(
-            self.engine,
-            facts,
-            StoreJournal(self.database, facts.id, self.engine.outputs),
-            task_runs={node.node_id: node.task_run_id for node in entry.nodes if node.task_run_id},
-            attempts={node.node_id: node.attempt for node in entry.nodes},
+    async def _queue(self, message: str) -> None:
+        """Put the run back until a place comes free."""
+        shared, run_id = self._shared, self._flow_run.id
+        await leave_run(shared.database, run_id, self.token or 0, RunState.QUEUED, message=message)
+        await postpone(shared.client, run_id, seconds=PLACE_WAIT_S, message=message)
+        # A place may have come free before the run could be called.
+        await self._closing.call_next(await get_run(shared.database, run_id))
+
+    async def _run(self, facts: RunFacts, entry: Entry) -> Ending | None:
+        shared = self._shared
+        suspension = Suspension(
+            shared.database, shared.client, shared.starter, self._closing, facts, self.token or 0
         )
-        done = await restored(entry.nodes, self.engine.outputs)
-        limit = asyncio.timeout(facts.workflow.workflow.timeout)
+        note = await suspension.take_answer(entry.run.round)
+        kit = self._kit(facts, entry)
+        past = await past_of(entry.nodes, facts.workflow, shared.engine.outputs)
+        nodes = NodeRunner(kit, past)
+        with flow_run_context(run_workflow, self._flow_run, shared.client, shared.result_store):
+            walked = await self._walk(kit, nodes, past, entry.run.active_s)
+            if isinstance(walked, Walked) and walked.drained:
+                await leave_run(shared.database, facts.id, self.token or 0, RunState.RUNNING)
+                await hand_over(shared.client, facts.id)
+                return None
+            if isinstance(walked, Walked) and walked.waiting:
+                await suspension.suspend(walked.waiting, after_round=entry.run.round, note=note)
+                return None
+            return await self._conclude(kit, nodes, walked)
+
+    def _kit(self, facts: RunFacts, entry: Entry) -> RunKit:
+        shared, token = self._shared, self.token or 0
+        database, outputs = shared.database, shared.engine.outputs
+        return RunKit(
+            engine=shared.engine,
+            run=facts,
+            journal=StoreJournal(database, facts.id, token, outputs),
+            control=self._control,
+            gate=StoreGate(database, facts.id, token, facts.epoch),
+            budget=StoreBudget(database, facts.id, token, facts.epoch, facts.workflow),
+            cache=StoreCache(database, facts.id, outputs),
+            children=StoreChildren(database, shared.starter, shared.revisions, facts, entry.run.revision_id),
+        )
+
+    async def _walk(
+        self, kit: RunKit, nodes: NodeRunner, past: Past, active_s: float
+    ) -> Walked | NodeTimedOut:
+        """Run the nodes, at most for what is left of the run's time."""
+        whole = kit.run.workflow.workflow.timeout
+        limit = asyncio.timeout(None if whole is None else max(0.0, whole - active_s))
         try:
             async with limit:
-                return await walk(facts.workflow.graph, done, runner.run, runner.skip)
+                return await walk(kit.run.course, past.nodes, nodes.run, nodes.skip, self._control)
         except TimeoutError:
             if limit.expired():
-                raise _RunTimedOut(
-                    f"the run took longer than its timeout of {facts.workflow.workflow.timeout:g} s"
-                ) from None
+                return _RunTimedOut(f"the run took longer than its timeout of {whole:g} s")
             raise
+
+    async def _conclude(self, kit: RunKit, nodes: NodeRunner, walked: Walked | NodeTimedOut) -> Ending:
+        """Say how the run ends, and undo what it has changed when it fails."""
+        if isinstance(walked, Walked):
+            results: Mapping[str, NodeResult] = walked.results
+            ending = endings.of_results(kit, results)
+        else:
+            await self._close_nodes(kit.run.id)
+            rows = await nodes_of(self._shared.database, kit.run.id)
+            results = (await past_of(rows, kit.run.workflow, kit.engine.outputs)).nodes
+            ending = endings.failed(walked, kit.engine.redactor)
+        if ending.undoes:
+            results, undone = await undo_changes(kit, results, nodes.task_runs_of)
+            ending = ending.with_undone(undone)
+        await endings.leave_report(self._shared.client, kit.run, ending, results)
+        return ending
 
     async def _close_nodes(self, run_id: UUID) -> None:
         """Record that the nodes which the run's end cut off have ended too."""
-        for node in await nodes_of(self.database, run_id):
-            if node.state is NodeState.RUNNING:
-                await finish_node(
-                    self.database,
-                    run_id,
-                    node.node_id,
-                    NodeState.CANCELLED,
-                    attempt=node.attempt,
-                    reason="the run timed out",
-                )
-
-    def _ending(self, facts: RunFacts, results: Mapping[str, NodeResult]) -> _Ending:
-        message = headline(results)
-        bad = [item for item in results.values() if item.state in _BAD and not item.tolerated]
-        if bad:
-            rejected = any(item.state is NodeState.REJECTED for item in bad)
-            state = RunState.REJECTED if rejected else RunState.FAILED
-            return _Ending(state, message, error=bad[0].error)
-        try:
-            outputs = facts.workflow.render_outputs(facts.scope(results))
-        except PenstockError as error:
-            return self._failed(error)
-        return _Ending(RunState.COMPLETED, message, outputs=outputs)
-
-    def _failed(self, error: PenstockError) -> _Ending:
-        told = failures.describe(error, None, self.engine.redactor)
-        return _Ending(RunState.FAILED, told["message"], error=told)
-
-    async def _record(self, run_id: UUID, ending: _Ending) -> None:
-        await finish_run(
-            self.database,
-            run_id,
-            ending.state,
-            outputs=ending.outputs,
-            error=ending.error,
-            message=ending.message,
-        )
-
-    async def _leave_report(
-        self, run_id: UUID, workflow: CheckedWorkflow, ending: _Ending, results: Mapping[str, NodeResult]
-    ) -> None:
-        await self.client.create_artifact(
-            ArtifactCreate(
-                key=f"run-{workflow.workflow.name.replace('/', '-')}",
-                type="markdown",
-                description="How the nodes of the run ended.",
-                data=run_report(workflow, ending.state, ending.message, results),
-                flow_run_id=run_id,
-            )
-        )
-
-    async def _tell_prefect(self, run_id: UUID, ending: _Ending) -> None:
-        try:
-            await propose_state(self.client, ending.prefect_state(), run_id)
-        except Abort:  # somebody ended the run in Prefect meanwhile; our row says how it went
-            return
-
-
-_BAD = frozenset({NodeState.FAILED, NodeState.REJECTED})
+        changes = [
+            NodeChange(node.node_id, NodeState.CANCELLED, node.attempt, node.item, reason="the run timed out")
+            for node in await nodes_of(self._shared.database, run_id)
+            if not node.state.terminal
+        ]
+        await write_nodes(self._shared.database, run_id, changes, token=self.token)
 
 
 class _RunTimedOut(NodeTimedOut):
     """A run ran longer than its timeout."""
 
-    code = "run_timed_out"
+    code = endings.RUN_TIMED_OUT
     retryable = False
+
+
+def _request_id(flow_run: FlowRun) -> UUID | None:
+    """Give the request that the run was made for; None for one that was started in Prefect."""
+    with contextlib.suppress(ValueError):
+        return UUID(flow_run.idempotency_key or "")
+    return None

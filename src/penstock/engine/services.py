@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
@@ -19,36 +19,43 @@ from sqlalchemy import text as sql
 
 from penstock import registry
 from penstock.engine import deployments
+from penstock.engine.approving import Approvals
 from penstock.engine.blocks import register_block_types
+from penstock.engine.closing import Closing
 from penstock.engine.environment import ui_url
 from penstock.engine.library import shipped_workflows
 from penstock.engine.outputs import OutputStore
-from penstock.engine.prefect_api import result_store, shared_client
-from penstock.engine.revisions import agent_versions, catalog_of, check_text, revision_digest
-from penstock.engine.worker import WAKE_CHANNEL
-from penstock.errors import InputInvalid, NotFound, StoreError
+from penstock.engine.prefect_api import hand_over, result_store, shared_client
+from penstock.engine.resets import to_reset
+from penstock.engine.revisions import agent_versions, catalog_for, catalog_of, check_text, revision_digest
+from penstock.engine.starting import RunStarter
+from penstock.errors import Conflict, ExpressionError, InputInvalid, NotFound, SpecError, StoreError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store.database import Database
 from penstock.store.nodes import Node, nodes_of
 from penstock.store.opening import open_database
-from penstock.store.runs import Event, Run, events_of, get_run
+from penstock.store.requests import RunRequest, accept, get_request
+from penstock.store.runs import Event, Run, events_of, get_run, reopen_run
 from penstock.store.states import RunState
+from penstock.store.states import Trust as StoredTrust
 from penstock.store.tables import RUN_CHANNEL
 from penstock.store.workflows import (
     Revision,
     current_revision,
     delete_workflow,
+    get_revision,
     get_workflow,
     save_revision,
     set_deployment,
 )
 from penstock.workflow import (
+    Catalog,
     CheckedWorkflow,
     Trust,
-    Workflow,
     canonical_json,
     parse_workflow,
+    sub_workflows,
     validate_inputs,
 )
 
@@ -78,6 +85,8 @@ class Started:
     name: str
     url: str
     """Where it stands in the Prefect UI."""
+    new: bool = True
+    """False when an earlier run stands for it: the same key, or `on_conflict: attach`."""
 
 
 @asynccontextmanager
@@ -102,16 +111,27 @@ class Services:
         self.client = client
         self.registry = agents
         self._catalog = catalog_of(agents)
-        self._parsed: dict[str, tuple[UUID, Workflow]] = {}
+        self._starter = RunStarter(database, client, settings.prefect.pool)
+        self._closing = Closing(database, client, self._starter)
+        self.approvals = Approvals(database, self._starter)
+        self._parsed: dict[str, tuple[UUID, CheckedWorkflow]] = {}
         """The revision that was started last, by workflow."""
 
-    def check(self, text: str | bytes, *, file: str) -> CheckedWorkflow:
-        """Check a workflow file.
+    async def check(self, text: str | bytes, *, file: str) -> CheckedWorkflow:
+        """Check a workflow file, together with the applied workflows that it runs.
 
         Raises:
             SpecError: With every mistake and its place.
         """
-        return check_text(text, file=file, catalog=self._catalog)
+        return (await self._check(text, file=file))[0]
+
+    async def _check(self, text: str | bytes, *, file: str) -> tuple[CheckedWorkflow, Catalog]:
+        try:
+            others = sub_workflows(parse_workflow(text, file=file))
+        except SpecError:  # the check tells every mistake at once
+            others = []
+        catalog = await catalog_for(self.database, self._catalog, others) if others else self._catalog
+        return check_text(text, file=file, catalog=catalog), catalog
 
     async def prepare(self, *, library: bool = False) -> None:
         """Make the work pool, its queues and our block types in Prefect.
@@ -132,15 +152,15 @@ class Services:
         Raises:
             SpecError: The file has mistakes; nothing was saved.
         """
-        checked = self.check(text, file=file)
+        checked, catalog = await self._check(text, file=file)
         before = await self._current(checked.workflow.name)
         revision = await save_revision(
             self.database,
             workflow=checked.workflow.name,
-            digest=revision_digest(checked),
+            digest=revision_digest(checked, catalog),
             source=text.decode() if isinstance(text, bytes) else text,
             spec=_as_data(checked),
-            agents=agent_versions(checked),
+            agents=agent_versions(checked, catalog),
             created_by=by,
         )
         deployment_id = await deployments.deploy(
@@ -166,46 +186,112 @@ class Services:
         if workflow.deployment_id is not None:
             await deployments.delete_deployment(self.client, workflow.deployment_id)
 
-    async def start(self, name: str, inputs: Mapping[str, Any], *, key: str | None = None) -> Started:
+    async def start(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        queue: str | None = None,
+        requester: str = "unknown",
+    ) -> Started:
         """Start a run of a workflow's current revision.
 
         Args:
             key: Idempotency key; a second start with it gives the run of the first.
+            queue: `P0` (most urgent) to `P3`; None means the workflow's own.
+            requester: Who asks, for the record.
         Raises:
             NotFound: There is no such workflow.
             InputInvalid: The inputs do not fit.
+            Conflict: The workflow's `concurrency` says so.
         """
         revision = await current_revision(self.database, name)
-        workflow = await get_workflow(self.database, name)
-        if workflow.deployment_id is None:
-            raise NotFound(f"workflow {name!r} has no deployment; apply it again")
+        checked = await self._checked_once(revision)
         validate_inputs(
-            self._parsed_once(revision),
+            checked.workflow,
             inputs,
             allow=self.settings.allow,
             trust=Trust.AUTHENTICATED,  # whoever reaches this is an operator on this machine
         )
         _refuse_directives(inputs)
-        try:
-            flow_run = await self.client.create_flow_run_from_deployment(
-                workflow.deployment_id, parameters=dict(inputs), idempotency_key=key
+        if queue is not None and queue not in deployments.QUEUES:
+            raise InputInvalid(f"there is no queue {queue!r}; give one of {', '.join(deployments.QUEUES)}")
+        request = RunRequest(
+            id=uuid4(),
+            workflow=name,
+            key=key,
+            inputs=inputs,
+            trust=StoredTrust.AUTHENTICATED,
+            requester=requester,
+            queue=queue,
+            concurrency_key=_concurrency_key(checked, inputs, requester),
+        )
+        return await self._accept(request, checked)
+
+    async def _accept(self, request: RunRequest, checked: CheckedWorkflow) -> Started:
+        limits = checked.workflow.concurrency
+        early = limits is not None and limits.on_conflict in {"reject", "attach"}
+        accepted = await accept(
+            self.database, request, active_limit=limits.limit if limits and early else None
+        )
+        if accepted.active and limits and limits.on_conflict == "reject":
+            others = ", ".join([str(run_id) for run_id in await self._runs_of(accepted.active)])
+            raise Conflict(
+                f"workflow {request.workflow!r} has a run with key {request.concurrency_key!r}"
+                f" already: {others}"
             )
-        except ObjectNotFound as error:
-            raise NotFound(f"the deployment of workflow {name!r} is gone; apply it again") from error
-        await self.database.notify(WAKE_CHANNEL, self.settings.prefect.pool)
-        return Started(flow_run.id, flow_run.name, self.run_url(flow_run.id))
+        run_id = accepted.request.run_id
+        flow_run = (
+            await self._starter.launch(accepted.request)
+            if run_id is None
+            else await self.client.read_flow_run(run_id)
+        )
+        return Started(flow_run.id, flow_run.name, self.run_url(flow_run.id), new=accepted.new)
+
+    async def _runs_of(self, requests: Sequence[UUID]) -> list[UUID | None]:
+        return [(await get_request(self.database, request_id)).run_id for request_id in requests]
+
+    async def cancel(self, run_id: UUID, *, by: str) -> None:
+        """Cancel a run: what it runs is stopped, what waits is withdrawn; one that has ended stays as it is.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        await self._closing.cancel(run_id, by=by)
+
+    async def retry(self, run_id: UUID, *, start: str | None = None) -> None:
+        """Have a run that has ended go on from what did not succeed, or from a chosen node.
+
+        Args:
+            start: The node to begin with; it and what comes after it run again.
+        Raises:
+            NotFound: There is no such run.
+            Conflict: It has not ended, or it succeeded and no node was chosen.
+            InputInvalid: There is no such node.
+        """
+        run = await get_run(self.database, run_id)
+        if not run.state.terminal:
+            raise Conflict(f"run {run_id} is {run.state.value}; only a run that has ended is tried again")
+        revision = await get_revision(self.database, run.revision_id)
+        checked = await self.check(revision.source, file=f"{revision.workflow}@{revision.number}")
+        reset = to_reset(checked, await nodes_of(self.database, run_id), start=start)
+        if not await reopen_run(self.database, run_id, reset=reset, even_completed=start is not None):
+            raise Conflict(f"run {run_id} is {run.state.value}; name the node to begin with")
+        await hand_over(self.client, run_id, "Somebody has it tried again.")
+        await self._starter.call_workers()
 
     async def input_types(self, name: str) -> dict[str, str]:
         """Give the type of each input of a workflow's current revision."""
-        revision = await current_revision(self.database, name)
-        return {key: spec.type for key, spec in self._parsed_once(revision).inputs.items()}
+        checked = await self._checked_once(await current_revision(self.database, name))
+        return {key: spec.type for key, spec in checked.workflow.inputs.items()}
 
-    def _parsed_once(self, revision: Revision) -> Workflow:
-        """Parse a revision, which never changes, the first time it is met."""
+    async def _checked_once(self, revision: Revision) -> CheckedWorkflow:
+        """Check a revision, which never changes, the first time it is met."""
         kept = self._parsed.get(revision.workflow)
         if kept is None or kept[0] != revision.id:
-            file = f"{revision.workflow}@{revision.number}"
-            kept = self._parsed[revision.workflow] = revision.id, parse_workflow(revision.source, file=file)
+            checked = await self.check(revision.source, file=f"{revision.workflow}@{revision.number}")
+            kept = self._parsed[revision.workflow] = revision.id, checked
         return kept[1]
 
     async def health(self) -> dict[str, str]:
@@ -222,15 +308,21 @@ class Services:
         """Give a run's address in the Prefect UI."""
         return f"{ui_url(self.settings)}/runs/flow-run/{run_id}"
 
-    async def follow(self, run_id: UUID) -> AsyncGenerator[Event]:
-        """Yield a run's events as they happen, until the run has ended."""
+    async def follow(self, run_id: UUID, *, wait: bool = True) -> AsyncGenerator[Event]:
+        """Yield a run's events as they happen, until the run has ended.
+
+        Args:
+            wait: Go on while the run waits for people; otherwise stop there as well.
+        """
         last = 0
         async with self.database.listen(RUN_CHANNEL) as notices:
             while True:
-                for event in await events_of(self.database, run_id, after_id=last):
-                    last = event.id
-                    yield event
-                if await self._has_ended(run_id):
+                over = await self._is_over(run_id, wait=wait)  # asked first: what comes last is read too
+                while found := await events_of(self.database, run_id, after_id=last):
+                    for event in found:
+                        last = event.id
+                        yield event
+                if over:
                     return
                 await _next_about(notices, str(run_id))
 
@@ -249,7 +341,7 @@ class Services:
         return {
             **_run_data(run),
             "url": self.run_url(run_id),
-            "nodes": {node.node_id: await _node_data(node, outputs) for node in nodes},
+            "nodes": {_label(node): await _node_data(node, outputs) for node in nodes},
         }
 
     def _storage(self) -> Any:
@@ -276,18 +368,29 @@ class Services:
             "nodes": {},
         }
 
-    async def _has_ended(self, run_id: UUID) -> bool:
+    async def _is_over(self, run_id: UUID, *, wait: bool) -> bool:
         try:
-            return (await get_run(self.database, run_id)).state.terminal
+            state = (await get_run(self.database, run_id)).state
         except NotFound:
             shown = await self._show_unentered(run_id)
             return shown["state"] != RunState.PENDING.value
+        return state.terminal or (state is RunState.SUSPENDED and not wait)
 
     async def _current(self, name: str) -> Revision | None:
         try:
             return await current_revision(self.database, name)
         except NotFound:
             return None
+
+
+def _concurrency_key(checked: CheckedWorkflow, inputs: Mapping[str, Any], requester: str) -> str | None:
+    """Give the key that other runs are told by, as far as it is known before there is a run."""
+    values = {name: spec.default for name, spec in checked.workflow.inputs.items()} | dict(inputs)
+    run = {"workflow": checked.workflow.name, "requester": requester, "trigger": "manual"}
+    try:
+        return checked.render_concurrency_key({"inputs": values, "trigger": None, "run": run, "nodes": {}})
+    except ExpressionError:  # it names what only the run has; the worker decides
+        return None
 
 
 def _refuse_directives(value: Any) -> None:
@@ -335,6 +438,10 @@ def _run_data(run: Run) -> dict[str, Any]:
         "started_at": run.started_at.isoformat() if run.started_at else None,
         "ended_at": run.ended_at.isoformat() if run.ended_at else None,
     }
+
+
+def _label(node: Node) -> str:
+    return f"{node.node_id}[{node.item}]" if node.item else node.node_id
 
 
 async def _node_data(node: Node, outputs: OutputStore) -> dict[str, Any]:

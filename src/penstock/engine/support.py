@@ -6,11 +6,15 @@ from collections.abc import Iterator
 
 from penstock.errors import Problem, SpecError
 from penstock.workflow import Workflow
+from penstock.workflow.spec import Node
 
 __all__ = ["refuse_unsupported"]
 
-_OF_WORKFLOW = ("triggers", "concurrency", "budget", "error_branches")
-_OF_NODE = ("workflow", "foreach", "verify", "cache", "secrets", "pool", "requires")
+_OF_WORKFLOW = ("triggers",)
+_OF_NODE = ("secrets", "pool", "requires")
+_OF_SUB_WORKFLOW = ("approval", "undo", "verify", "cache", "retry", "timeout", "blocks")
+"""What a node that runs another workflow leaves to that workflow's own nodes."""
+_OF_APPROVAL = ("forbid", "remind", "escalate")
 
 
 def refuse_unsupported(workflow: Workflow) -> None:
@@ -27,11 +31,22 @@ def refuse_unsupported(workflow: Workflow) -> None:
 def _unsupported(workflow: Workflow) -> Iterator[tuple[str | int, ...]]:
     yield from ((key,) for key in _OF_WORKFLOW if getattr(workflow, key))
     for index, node in enumerate(workflow.nodes):
-        yield from (("nodes", index, key) for key in _OF_NODE if getattr(node, key))
-        if node.undo != "never":
-            yield ("nodes", index, "undo")
-        if node.on_error not in {"fail", "continue"}:
-            yield ("nodes", index, "on_error")
+        yield from _of_node(node, ("nodes", index))
+    for name, branch in workflow.error_branches.items():
+        for index, node in enumerate(branch):
+            yield from _of_node(node, ("error_branches", name, index))
+
+
+def _of_node(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    yield from ((*path, key) for key in _OF_NODE if getattr(node, key))
+    if node.workflow is not None:
+        yield from ((*path, key) for key in _OF_SUB_WORKFLOW if key in node.model_fields_set)
+    elif node.approval is not None:
+        yield from ((*path, "approval", key) for key in _OF_APPROVAL if getattr(node.approval, key))
+        if node.approval.require.from_:
+            yield (*path, "approval", "require", "from")
+        if node.approval.on_timeout != "reject":
+            yield (*path, "approval", "on_timeout")
 
 
 def _problem(workflow: Workflow, path: tuple[str | int, ...]) -> Problem:

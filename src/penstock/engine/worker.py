@@ -12,6 +12,9 @@ import asyncio
 import logging
 import os
 import socket
+from collections import OrderedDict
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -20,28 +23,39 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from penstock import registry
-from penstock.approvals.gate import ClosedGate
-from penstock.engine.nodes import Engine
-from penstock.engine.outputs import OutputStore
-from penstock.engine.prefect_api import claim, hand_over, result_store, scheduled_runs, shared_client
-from penstock.engine.revisions import Revisions
-from penstock.engine.runs import RunExecutor
+from penstock.engine.control import RunControl, Stop
+from penstock.engine.prefect_api import (
+    Watched,
+    claim,
+    hand_over,
+    scheduled_runs,
+    shared_client,
+    watch_runs,
+)
+from penstock.engine.session import WorkerSession, open_session
+from penstock.engine.starting import WAKE_CHANNEL
 from penstock.engine.watchdog import LoopWatchdog
 from penstock.errors import StoreError
 from penstock.lifeline import report_ready
-from penstock.sandbox import select
 from penstock.settings import Settings, load_settings
 from penstock.store.database import Database
 from penstock.store.opening import open_database
-from penstock.telemetry.redaction import Redactor, secrets_of_environment
+from penstock.store.tables import SIGNAL_CHANNEL
 
-__all__ = ["WAKE_CHANNEL", "WORKER_TYPE", "PenstockWorker", "serve"]
+__all__ = ["WORKER_TYPE", "PenstockWorker", "serve"]
 
 WORKER_TYPE = "penstock"
-WAKE_CHANNEL = "penstock_wake"
-"""Notified with a pool's name when a run was scheduled in it."""
 _PATIENCE_S = 120.0
+_REMEMBERED = 1000
+_MOMENT_S = 0.3
+_ENDING = frozenset({"Cancelling", "Cancelled"})
+_WATCHED = (*_ENDING, "Scheduled", "AwaitingRetry", "Resuming")
+
+
+@dataclass(frozen=True)
+class _Flight:
+    task: asyncio.Task[None]
+    control: RunControl
 
 
 class JobConfiguration(BaseJobConfiguration):
@@ -74,55 +88,123 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         super().__init__(*args, **options)
         self._asking = asyncio.Lock()
         self._again = False
-        self._database: Database | None = None
-        self._executor: RunExecutor | None = None
-        self._in_flight: dict[UUID, asyncio.Task[None]] = {}
-        self._listening: asyncio.Task[None] | None = None
+        self._draining = False
+        self._session: WorkerSession | None = None
+        self._in_flight: dict[UUID, _Flight] = {}
+        self._seen: OrderedDict[UUID, None] = OrderedDict()
+        """Runs that this worker has had lately: news of them in Prefect is our own doing."""
+        self._heard: set[Watched] = set()
+        self._listening: list[asyncio.Task[None]] = []
         self._asking_again: set[asyncio.Task[None]] = set()
 
     async def setup(self) -> None:
-        """Open the database and the shared client, then start listening."""
+        """Open the database and the shared client, take a lease, then start listening."""
         await self._exit_stack.enter_async_context(shared_client(patience_s=_PATIENCE_S))
         await super().setup()
-        self._database = await self._exit_stack.enter_async_context(open_database(self._settings))
+        database = await self._exit_stack.enter_async_context(open_database(self._settings))
         await self._exit_stack.enter_async_context(LoopWatchdog())
-        self._executor = self._make_executor(self._database)
-        self._listening = asyncio.create_task(self._listen(self._database), name="penstock-wake")
+        self._session = await self._exit_stack.enter_async_context(
+            open_session(
+                self._settings,
+                database,
+                self.client,
+                name=self.name,
+                pool=self._work_pool_name,
+                in_flight=lambda: self._in_flight,
+                on_lost=self._lose_all,
+            )
+        )
+        steps = (self._listen(database), self._watch(), self._session.upkeep.run())
+        self._listening = [asyncio.create_task(step) for step in steps]
         report_ready()
 
     async def teardown(self, *exc_info: Any) -> None:
-        """Stop taking runs, hand those in flight to another worker, close everything."""
-        tasks = [*self._in_flight.values(), *self._asking_again]
-        if self._listening is not None:
-            tasks.append(self._listening)
-        for task in tasks:
+        """Stop taking runs, let nodes come to an end, hand the rest to another worker, close everything."""
+        self._draining = True
+        flights = list(self._in_flight.values())
+        for flight in flights:
+            flight.control.drain()
+        if flights:
+            await asyncio.wait([f.task for f in flights], timeout=self._settings.worker.drain_seconds)
+        for flight in flights:
+            flight.control.stop(Stop.LEAVE)
+        tasks = [*(flight.task for flight in flights), *self._asking_again, *self._listening]
+        for task in (*self._asking_again, *self._listening):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await super().teardown(*exc_info)
 
-    def _make_executor(self, database: Database) -> RunExecutor:
-        settings = self._settings
-        store = result_store(settings.home_dir / "results")
-        if store.result_storage is None:
-            raise StoreError("Prefect gave no result storage")
-        agents = registry.build(settings.plugins)
-        engine = Engine(
-            settings=settings,
-            registry=agents,
-            gate=ClosedGate(),
-            redactor=Redactor(secrets_of_environment()),
-            outputs=OutputStore(store.result_storage, settings.limits.inline_output_bytes),
-            make_sandbox=lambda: select(settings),
-        )
-        return RunExecutor(
-            engine, database, Revisions(database, agents), self.client, store, worker_name=self.name
-        )
+    def _lose_all(self) -> None:
+        """Stop all runs: another worker has them, for we could not be heard of for too long."""
+        self._logger.error("the lease was lost; other workers go on with %s runs", len(self._in_flight))
+        for flight in self._in_flight.values():
+            flight.control.stop(Stop.LOST)
 
     async def _listen(self, database: Database) -> None:
-        async with database.listen(WAKE_CHANNEL) as notices:
+        """Hear of runs that were scheduled, and of news about those in flight."""
+        async with database.listen(WAKE_CHANNEL, SIGNAL_CHANNEL) as notices:
             async for notice in notices:
+                if notice.missed or notice.channel == SIGNAL_CHANNEL:
+                    await self._tell_flights(notice.payload)
                 if notice.missed or notice.payload in {"", self._work_pool_name}:
                     await self._ask_quietly()
+
+    async def _tell_flights(self, run_id: str) -> None:
+        """Pass a signal on; without an id it may concern every run in flight."""
+        for flight_id, flight in list(self._in_flight.items()):
+            if run_id in {"", str(flight_id)} and self._session is not None:
+                cancelled_by = await self._session.cancelled_by(flight_id)
+                if cancelled_by is None:
+                    flight.control.nudge()
+                else:
+                    flight.control.stop(Stop.CANCEL, by=cancelled_by)
+
+    async def _watch(self) -> None:
+        """Hear of what people do in the Prefect UI: cancel, start, resume, retry."""
+        async for change in watch_runs(*_WATCHED):
+            if change is None:
+                await self._ask_quietly()
+            elif change.state in _ENDING:
+                await self._hear_of_cancel(change.flow_run_id)
+            elif change.flow_run_id not in self._in_flight:
+                self._ask_soon(change)
+
+    async def _hear_of_cancel(self, run_id: UUID) -> None:
+        flight = self._in_flight.get(run_id)
+        if flight is not None:
+            flight.control.stop(Stop.CANCEL, by=await self._canceller(run_id))
+        elif self._session is not None:
+            try:
+                await self._session.closing.cancelled(run_id, by="somebody in Prefect")
+            except Exception:  # the sweep finds it again
+                self._logger.exception("Run %s could not be closed", run_id)
+
+    async def _canceller(self, run_id: UUID) -> str:
+        """Say who cancelled a run of which Prefect says that it is cancelled."""
+        try:
+            by = await self._session.cancelled_by(run_id) if self._session else None
+        except StoreError:  # it stops all the same
+            by = None
+        return by or "somebody in Prefect"
+
+    def _ask_soon(self, change: Watched) -> None:
+        """Ask once for all that is heard of in a moment, unless somebody has announced it as well."""
+        if change.state == "Scheduled" and change.flow_run_id in self._seen:
+            return
+        self._heard.add(change)
+        if len(self._heard) == 1:
+            self._in_background(self._ask_after_a_moment())
+
+    async def _ask_after_a_moment(self) -> None:
+        await asyncio.sleep(_MOMENT_S)
+        heard, self._heard = self._heard, set()
+        if any(one.state != "Scheduled" or one.flow_run_id not in self._seen for one in heard):
+            await self._ask_quietly()
+
+    def _in_background(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(step)
+        self._asking_again.add(task)
+        task.add_done_callback(self._asking_again.discard)
 
     async def _ask_quietly(self) -> None:
         try:
@@ -144,7 +226,7 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
 
     async def _take(self) -> list[FlowRun]:
         free = int(self.limiter.available_tokens)
-        if free <= 0 or not self._has_successfully_synced:
+        if free <= 0 or self._draining or not self._has_successfully_synced:
             return []
         try:
             due = await scheduled_runs(
@@ -158,33 +240,51 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
             return []
         taken = [flow_run for flow_run in due if flow_run.id not in self._in_flight]
         for flow_run in taken:
-            self.limiter.acquire_on_behalf_of_nowait(flow_run.id)
-            task = asyncio.create_task(self._carry(flow_run), name=f"run-{flow_run.id}")
-            self._in_flight[flow_run.id] = task
+            self._take_off(flow_run)
         return taken
 
-    async def _carry(self, flow_run: FlowRun) -> None:
+    def _take_off(self, flow_run: FlowRun) -> None:
+        self.limiter.acquire_on_behalf_of_nowait(flow_run.id)
+        control = RunControl()
+        task = asyncio.create_task(self._carry(flow_run, control), name=f"run-{flow_run.id}")
+        control.attach(task)
+        self._in_flight[flow_run.id] = _Flight(task, control)
+        self._seen[flow_run.id] = None
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+
+    async def _carry(self, flow_run: FlowRun, control: RunControl) -> None:
         try:
             if await claim(self.client, flow_run.id):
-                await self._execute(flow_run)
+                await self._execute(flow_run, control)
         except asyncio.CancelledError:
-            await hand_over(self.client, flow_run.id)
-            raise
+            if control.reason is Stop.LEAVE:
+                await self._leave(flow_run.id)
+            if control.reason is None:
+                raise
+        except StoreError:  # the store is away or refuses: nothing is recorded, so nothing is said
+            self._logger.exception("Run %s is given up; it is taken again later", flow_run.id)
         except Exception as error:  # told to Prefect, which shows it; the worker goes on
             self._logger.exception("Run %s could not be carried out", flow_run.id)
             await self._propose_crashed_state(flow_run, f"The worker could not carry it out: {error}")
         finally:
-            self._in_flight.pop(flow_run.id, None)
-            self.limiter.release_on_behalf_of(flow_run.id)
-            if self.limiter.available_tokens == 1 and self.is_setup:  # it was full: more may be waiting
-                task = asyncio.create_task(self._ask_quietly())
-                self._asking_again.add(task)
-                task.add_done_callback(self._asking_again.discard)
+            self._land(flow_run.id)
 
-    async def _execute(self, flow_run: FlowRun) -> None:
-        if self._executor is None:
+    def _land(self, run_id: UUID) -> None:
+        self._in_flight.pop(run_id, None)
+        self.limiter.release_on_behalf_of(run_id)
+        if self.limiter.available_tokens == 1 and self.is_setup:  # it was full: more may be waiting
+            self._in_background(self._ask_quietly())
+
+    async def _leave(self, run_id: UUID) -> None:
+        if self._session is not None:
+            await self._session.free(run_id)
+        await hand_over(self.client, run_id)
+
+    async def _execute(self, flow_run: FlowRun, control: RunControl) -> None:
+        if self._session is None:
             raise RuntimeError("the worker is not set up")
-        await self._executor.execute(flow_run)
+        await self._session.executor.execute(flow_run, control)
 
     async def run(
         self,
@@ -196,7 +296,7 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         del configuration
         if task_status is not None:
             task_status.started(self.name)
-        await self._execute(flow_run)
+        await self._execute(flow_run, RunControl())
         return WorkerResult(status_code=0, identifier=self.name)
 
 

@@ -15,9 +15,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from penstock.errors import NotFound, StoreError
+from penstock.errors import StoreError
 from penstock.store.database import Database
 from penstock.store.documents import encode, plain_text
+from penstock.store.fencing import fenced
 from penstock.store.states import NodeState
 
 
@@ -71,17 +72,22 @@ async def start_node(
     attempt: int,
     item: str = "",
     task_run_id: UUID | None = None,
+    token: int | None = None,
 ) -> bool:
     """Note that an attempt begins.
 
     Args:
         attempt: 1 for the first one; one more than the stored attempt for another.
+        token: A worker's right to the run; None for a caller that is no worker.
     Returns:
         Whether the attempt may run; False when the node has succeeded or a newer attempt
         has begun.
+    Raises:
+        NotFound: There is no such run.
+        LeaseLost: Another worker has taken the run over.
     """
     change = NodeChange(node_id, NodeState.RUNNING, attempt, item, task_run_id=task_run_id)
-    return await _write_one(database, run_id, change)
+    return bool(await write_nodes(database, run_id, [change], token=token))
 
 
 async def finish_node(
@@ -97,52 +103,72 @@ async def finish_node(
     error: Mapping[str, Any] | None = None,
     reason: str | None = None,
     task_run_id: UUID | None = None,
+    token: int | None = None,
 ) -> bool:
     """Note how an attempt ended, with its output; a node that was never begun may end as well.
 
+    An attempt that was being verified and ends without an output keeps the one it has.
+
+    Args:
+        token: A worker's right to the run; None for a caller that is no worker.
     Returns:
         Whether this is what stands in the database now; False when the attempt had ended
         otherwise, or a newer one has begun.
+    Raises:
+        NotFound: There is no such run.
+        LeaseLost: Another worker has taken the run over.
     """
     if not state.terminal:
         raise StoreError(f"node {node_id!r}: {state.value!r} does not end a node")
     change = NodeChange(node_id, state, attempt, item, output, output_ref, error, reason, task_run_id)
-    return await _write_one(database, run_id, change)
+    return bool(await write_nodes(database, run_id, [change], token=token))
 
 
 async def skip_node(
-    database: Database, run_id: UUID, node_id: str, *, reason: str, item: str = "", attempt: int = 0
+    database: Database,
+    run_id: UUID,
+    node_id: str,
+    *,
+    reason: str,
+    item: str = "",
+    attempt: int = 0,
+    token: int | None = None,
 ) -> bool:
     """Note that a node does not run, and why.
 
     Args:
         attempt: 0 for a node that never ran; otherwise the attempt that is not made.
+        token: A worker's right to the run; None for a caller that is no worker.
     Returns:
         Whether it stands as skipped; False when it has run.
+    Raises:
+        NotFound: There is no such run.
+        LeaseLost: Another worker has taken the run over.
     """
     change = NodeChange(node_id, NodeState.SKIPPED, attempt, item, reason=reason)
-    return await _write_one(database, run_id, change)
+    return bool(await write_nodes(database, run_id, [change], token=token))
 
 
 async def write_nodes(
-    database: Database, run_id: UUID, changes: Sequence[NodeChange]
+    database: Database, run_id: UUID, changes: Sequence[NodeChange], *, token: int | None = None
 ) -> frozenset[tuple[str, str]]:
     """Write several changes of one run in one round trip, all or none of them visible.
 
     Args:
         changes: At most one per node and item.
+        token: A worker's right to the run; None for a caller that is no worker.
     Returns:
         The keys (node, item) of the changes that stand now; the others were refused.
     Raises:
         NotFound: There is no such run.
+        LeaseLost: Another worker has taken the run over.
     """
     if not changes:
         return frozenset()
     if len({change.key for change in changes}) < len(changes):
         raise StoreError(f"run {str(run_id)!r}: two changes of one node cannot be written at once")
-    rows = await database.fetch(_WRITE, {"run_id": run_id, "changes": encode(_rows(changes))})
-    if not rows:
-        raise NotFound(f"there is no run {str(run_id)!r}")
+    values = {"run_id": run_id, "changes": encode(_rows(changes)), "token": token}
+    rows = fenced(await database.fetch(_WRITE, values), run_id)
     stand = frozenset((row["node_id"], row["item"]) for row in rows if row["node_id"] is not None)
     left = [change for change in changes if change.key not in stand]
     return stand | await _standing(database, run_id, left) if left else stand
@@ -157,10 +183,6 @@ async def nodes_of(database: Database, run_id: UUID) -> list[Node]:
 def _node(columns: dict[str, Any]) -> Node:
     columns["state"] = NodeState(columns["state"])
     return Node(**columns)
-
-
-async def _write_one(database: Database, run_id: UUID, change: NodeChange) -> bool:
-    return bool(await write_nodes(database, run_id, [change]))
 
 
 async def _standing(
@@ -196,11 +218,13 @@ _NODES = text("""
 """)
 
 # The run's row is locked first: a run's events then get their ids in the order of the commits.
-# The guard, in words: a newer attempt may follow anything but a success; the same attempt may
-# go on while it has not ended; what ran may be undone; what never ran (attempt 0) may be run.
+# The guard, in words: what ran may be undone; what succeeded, was undone or is being verified
+# is not run again; otherwise a newer attempt may follow; the same attempt may go on while it
+# has not ended, a waiting one to another way of waiting too; only what was busy is interrupted.
 _WRITE = text("""
     WITH locked AS (
-        SELECT id FROM penstock.run WHERE id = :run_id FOR NO KEY UPDATE
+        SELECT id, CAST(:token AS bigint) IS NULL OR token = CAST(:token AS bigint) AS held
+        FROM penstock.run WHERE id = :run_id FOR NO KEY UPDATE
     ), written AS (
         INSERT INTO penstock.node AS node
             (run_id, node_id, item, state, attempt, output, output_ref, error, reason, task_run_id,
@@ -211,12 +235,16 @@ _WRITE = text("""
         FROM locked CROSS JOIN jsonb_to_recordset(CAST(:changes AS jsonb)) AS change
         (node_id text, item text, state text, ended boolean, attempt integer, output jsonb,
          output_ref text, error jsonb, reason text, task_run_id uuid)
+        WHERE locked.held
         ON CONFLICT (run_id, node_id, item) DO UPDATE SET
             state = excluded.state,
             attempt = excluded.attempt,
-            output = CASE WHEN excluded.state = 'undone' THEN node.output ELSE excluded.output END,
-            output_ref = CASE WHEN excluded.state = 'undone' THEN node.output_ref
-                         ELSE excluded.output_ref END,
+            output = CASE WHEN excluded.state = 'undone' OR (node.state = 'verifying'
+                     AND excluded.output IS NULL AND excluded.output_ref IS NULL)
+                     THEN node.output ELSE excluded.output END,
+            output_ref = CASE WHEN excluded.state = 'undone' OR (node.state = 'verifying'
+                         AND excluded.output IS NULL AND excluded.output_ref IS NULL)
+                         THEN node.output_ref ELSE excluded.output_ref END,
             error = excluded.error,
             reason = excluded.reason,
             task_run_id = coalesce(excluded.task_run_id, CASE
@@ -226,12 +254,16 @@ _WRITE = text("""
                          THEN node.started_at ELSE excluded.started_at END,
             ended_at = excluded.ended_at
         WHERE CASE
-            WHEN excluded.state = 'undone' THEN
-                node.attempt = excluded.attempt AND node.state IN ('succeeded', 'running', 'failed')
-            WHEN node.state = 'succeeded' THEN false
+            WHEN excluded.state = 'undone' THEN node.attempt = excluded.attempt
+                AND node.state IN ('succeeded', 'failed', 'running', 'verifying', 'interrupted')
+            WHEN excluded.state = 'interrupted' THEN
+                node.attempt = excluded.attempt AND node.state IN ('running', 'verifying')
+            WHEN node.state IN ('succeeded', 'undone') THEN false
+            WHEN node.state = 'verifying' THEN node.attempt = excluded.attempt
+                AND excluded.ended_at IS NOT NULL
             WHEN excluded.attempt > node.attempt THEN true
             ELSE excluded.attempt = node.attempt AND (
-                (node.state IN ('pending', 'waiting_approval') AND excluded.state <> node.state)
+                (node.state IN ('pending', 'waiting_approval', 'waiting') AND excluded.state <> node.state)
                 OR (node.state = 'running' AND excluded.state NOT IN ('pending', 'running')))
         END
         RETURNING node_id, item, state, attempt, reason
@@ -241,7 +273,7 @@ _WRITE = text("""
             'attempt', attempt, 'item', nullif(item, ''), 'reason', reason))
         FROM locked CROSS JOIN written
     )
-    SELECT written.node_id, written.item FROM locked LEFT JOIN written ON true
+    SELECT locked.held, written.node_id, written.item FROM locked LEFT JOIN written ON true
 """)
 
 _STANDING = text("""
@@ -251,7 +283,8 @@ _STANDING = text("""
          output_ref text, error jsonb, reason text, task_run_id uuid)
         ON change.node_id = node.node_id AND change.item = node.item
         AND change.state = node.state AND change.attempt = node.attempt
-        AND (change.state = 'undone' OR change.output IS NOT DISTINCT FROM node.output)
+        AND (change.output IS NOT DISTINCT FROM node.output
+             OR (change.output IS NULL AND change.state <> 'succeeded'))
         AND (change.task_run_id IS NULL OR change.task_run_id = node.task_run_id)
     WHERE node.run_id = :run_id
 """)

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -23,11 +24,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from penstock.store.states import NodeState, RunState, Trust
+from penstock.store.states import ApprovalState, NodeState, RunState, Trust, Verdict
 
 SCHEMA = "penstock"
 RUN_CHANNEL = "penstock_run"
 """Notified with a run's id whenever events of it are committed."""
+SIGNAL_CHANNEL = "penstock_signal"
+"""Notified with a run's id when it has something to go on with: a cancel, a decision, a child's end."""
 
 metadata = MetaData(
     schema=SCHEMA,
@@ -83,6 +86,50 @@ workflow_revision = Table(
     CheckConstraint("number > 0", name="workflow_revision_number_check"),
 )
 
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("pool", Text, nullable=False),
+    Column("process", Text, nullable=False),
+    Column("ttl_s", Double, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("held_since", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+)
+
+run_request = Table(
+    "run_request",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("key", Text),
+    Column("inputs", JSONB, nullable=False, server_default=_EMPTY),
+    Column("trigger", JSONB, nullable=False, server_default=_EMPTY),
+    Column("trigger_type", Text, nullable=False, server_default=text("'manual'")),
+    Column("trust", Text, nullable=False),
+    Column("requester", Text, nullable=False, server_default=text("'unknown'")),
+    Column("parent_run_id", Uuid),
+    Column("parent_node_id", Text),
+    Column("parent_item", Text),
+    Column("concurrency_key", Text),
+    Column("queue", Text),
+    Column("run_id", Uuid, unique=True),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("closed_at", DateTime(timezone=True)),
+    UniqueConstraint("workflow", "key"),
+    _one_of("run_request", "trust", Trust),
+    Index("run_request_parent_run_id_idx", "parent_run_id"),
+    Index(
+        "run_request_open_idx",
+        "workflow",
+        "concurrency_key",
+        "created_at",
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+)
+
 run = Table(
     "run",
     metadata,
@@ -103,6 +150,24 @@ run = Table(
     Column("ended_at", DateTime(timezone=True)),
     Column("claimed_by", Text),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("worker_id", Uuid, ForeignKey(worker.c.id, ondelete="SET NULL")),
+    Column("token", BigInteger, nullable=False, server_default=text("0")),
+    Column("epoch", Integer, nullable=False, server_default=text("1")),
+    Column("round", Integer, nullable=False, server_default=text("0")),
+    Column("entered_at", DateTime(timezone=True)),
+    Column("active_s", Double, nullable=False, server_default=text("0")),
+    Column("crashes", Integer, nullable=False, server_default=text("0")),
+    Column("reaped_at", DateTime(timezone=True)),
+    Column("request_id", Uuid, ForeignKey(run_request.c.id)),
+    Column("requester", Text, nullable=False, server_default=text("'unknown'")),
+    Column("trigger_type", Text, nullable=False, server_default=text("'manual'")),
+    Column("parent_run_id", Uuid),
+    Column("parent_node_id", Text),
+    Column("parent_item", Text),
+    Column("concurrency_key", Text),
+    Column("slot_round", Integer),
+    Column("cancel_requested_at", DateTime(timezone=True)),
+    Column("cancelled_by", Text),
     ForeignKeyConstraint(
         ["workflow", "revision_id"],
         [workflow_revision.c.workflow, workflow_revision.c.id],
@@ -113,6 +178,14 @@ run = Table(
     Index("run_created_at_idx", "created_at", "id"),
     Index("run_workflow_created_at_idx", "workflow", "created_at", "id"),
     Index("run_state_created_at_idx", "state", "created_at", "id"),
+    Index("run_worker_id_idx", "worker_id"),
+    Index("run_parent_run_id_idx", "parent_run_id"),
+    Index(
+        "run_workflow_concurrency_key_idx",
+        "workflow",
+        "concurrency_key",
+        postgresql_where=text("concurrency_key IS NOT NULL AND ended_at IS NULL"),
+    ),
 )
 
 node = Table(
@@ -144,4 +217,78 @@ run_event = Table(
     Column("node_id", Text),
     Column("data", JSONB, nullable=False, server_default=_EMPTY),
     Index("run_event_run_id_id_idx", "run_id", "id"),
+)
+
+approval_request = Table(
+    "approval_request",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("run_id", Uuid, ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
+    Column("node_id", Text, nullable=False),
+    Column("item", Text, nullable=False, server_default=text("''")),
+    Column("epoch", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("card", JSONB, nullable=False, server_default=_EMPTY),
+    Column("required", Integer, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("decided_at", DateTime(timezone=True)),
+    Column("used_at", DateTime(timezone=True)),
+    Column("reason", Text),
+    Column("code_hash", Text),
+    Column("code_person", Text),
+    UniqueConstraint("run_id", "node_id", "item", "round"),
+    _one_of("approval_request", "state", ApprovalState),
+    CheckConstraint("required > 0", name="approval_request_required_check"),
+    Index(
+        "approval_request_open_key",
+        "run_id",
+        "node_id",
+        "item",
+        unique=True,
+        postgresql_where=text("state = 'open'"),
+    ),
+    Index("approval_request_state_opened_at_idx", "state", "opened_at", "id"),
+)
+
+approval_decision = Table(
+    "approval_decision",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", Uuid, ForeignKey(approval_request.c.id, ondelete="CASCADE"), nullable=False),
+    Column("person", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("comment", Text, nullable=False, server_default=text("''")),
+    Column("via", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    UniqueConstraint("request_id", "person"),
+    _one_of("approval_decision", "decision", Verdict),
+)
+
+mutation = Table(
+    "mutation",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("node_id", Text, primary_key=True),
+    Column("item", Text, primary_key=True, server_default=text("''")),
+    Column("epoch", Integer, primary_key=True),
+    Column("target", Text, primary_key=True),
+    Column("workflow", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Index("mutation_workflow_target_at_idx", "workflow", "target", "at"),
+)
+
+cached_output = Table(
+    "cached_output",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("agent", Text, nullable=False),
+    Column("run_id", Uuid, nullable=False),
+    Column("output", JSONB),
+    Column("output_ref", Text),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("cached_output_expires_at_idx", "expires_at"),
 )

@@ -9,6 +9,7 @@ checked.nodes["scan"].render_inputs(scope)
 from penstock.workflow.catalog import AgentInfo, Catalog
 from penstock.workflow.checks import check_workflow, exposed_inputs
 from penstock.workflow.compiled import CheckedNode, CheckedTrigger, CheckedWorkflow
+from penstock.workflow.declarations import sub_workflows
 from penstock.workflow.expressions import Condition, Reference, Template, parse_condition, render_structure
 from penstock.workflow.graph import Graph, Link, Outcome, Ready
 from penstock.workflow.inputs import Trust, validate_inputs
@@ -46,6 +47,7 @@ __all__ = [
     "parse_condition",
     "parse_workflow",
     "render_structure",
+    "sub_workflows",
     "to_mermaid",
     "validate_inputs",
     "workflow_json_schema",

@@ -107,7 +107,7 @@ class Declarations:
                 return trail
             if current is not None and trail[-1] not in seen:
                 seen.add(trail[-1])
-                waiting.extend((*trail, sub) for sub in _sub_workflows(current))
+                waiting.extend((*trail, sub) for sub in sub_workflows(current))
         return ()
 
     def _check_needs(self, node: Compiled) -> None:
@@ -161,6 +161,7 @@ class Declarations:
                 self.report.add(path, f"no node has on_error: {name}", key=True)
 
 
-def _sub_workflows(workflow: Workflow) -> list[str]:
+def sub_workflows(workflow: Workflow) -> list[str]:
+    """List the workflows that the nodes of one run, error branches included."""
     branches = [node for branch in workflow.error_branches.values() for node in branch]
     return [node.workflow for node in (*workflow.nodes, *branches) if node.workflow]

@@ -1,0 +1,147 @@
+"""A run that only waits is suspended in Prefect and holds nothing; this is how it goes and comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+
+from penstock.approvals.card import markdown_of
+from penstock.engine.closing import Closing
+from penstock.engine.facts import RunFacts
+from penstock.engine.prefect_api import Form, suspend, take_form
+from penstock.engine.scheduler import NodeResult
+from penstock.engine.starting import RunStarter
+from penstock.errors import ApprovalError
+from penstock.store.approvals import ApprovalRequest, decide, list_requests, take_code
+from penstock.store.database import Database
+from penstock.store.runs import get_run
+from penstock.store.suspension import has_news, suspend_run
+
+__all__ = ["Suspension", "code_hash"]
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """Suspends one run, and reads what people answered in Prefect's own form."""
+
+    database: Database
+    client: PrefectClient
+    starter: RunStarter
+    closing: Closing
+    facts: RunFacts
+    token: int
+
+    async def take_answer(self, round_: int) -> str:
+        """Turn what somebody filled in when resuming the run in Prefect into a decision.
+
+        Prefect does not know who presses its buttons, so the form wants a one-time code.
+
+        Args:
+            round_: The suspension that was ended; 0 when there was none.
+        Returns:
+            Why the gate stays shut, for the next suspension's message; empty otherwise.
+        """
+        if round_ == 0 or not await self._open():
+            return ""
+        answer = await take_form(self.client, self.facts.id, _key(round_))
+        if answer is None:
+            return "it was resumed without a decision"
+        found = await take_code(self.database, self.facts.id, code_hash(str(answer.get("code", ""))))
+        if found is None:
+            return "the code was wrong, or had been used"
+        request, person = found
+        try:
+            await decide(
+                self.database,
+                request.id,
+                person=person,
+                decision=str(answer.get("decision", "")),
+                comment=str(answer.get("comment", "")),
+                via="prefect",
+            )
+        except ApprovalError as error:
+            return error.message
+        return ""
+
+    async def suspend(self, waiting: Mapping[str, NodeResult], *, after_round: int, note: str) -> None:
+        """Let go of the run until something that it waits for happens.
+
+        The store knows first, then Prefect; whoever decided in between finds a run that cannot be
+        resumed yet, so we look once more afterwards.
+        """
+        words = [note, *(f"{node_id} {result.reason}" for node_id, result in waiting.items())]
+        message = "; ".join(word for word in words if word)
+        round_ = await suspend_run(self.database, self.facts.id, self.token, message, after_round=after_round)
+        asked = await self._open()
+        suspended = await suspend(
+            self.client,
+            self.facts.id,
+            key=_key(round_),
+            message=message,
+            form=_form(asked, note) if asked else None,
+        )
+        if not suspended:
+            await self.closing.cancelled(self.facts.id)
+            return
+        limits = self.facts.workflow.workflow.concurrency
+        if limits is not None and limits.release_while_waiting:
+            await self.closing.call_next(await get_run(self.database, self.facts.id))
+        if await has_news(self.database, self.facts.id):
+            await self.starter.wake(self.facts.id)
+
+    async def _open(self) -> Sequence[ApprovalRequest]:
+        return (await list_requests(self.database, run_id=self.facts.id)).requests
+
+
+def code_hash(code: str) -> str:
+    """Give what is stored of a one-time code."""
+    return hashlib.sha256(code.strip().encode()).hexdigest()
+
+
+def _key(round_: int) -> str:
+    return f"round-{round_}"
+
+
+def _form(asked: Sequence[ApprovalRequest], note: str) -> Form:
+    codes = "\n".join(
+        f"- `{request.card['node']}`: `penstock approvals code {request.id}`" for request in asked
+    )
+    cards = "\n\n---\n\n".join(markdown_of(request.card) for request in asked)
+    intro = f"**{_plain(note[:1].upper() + note[1:])}.**\n\n" if note else ""
+    return Form(
+        schema=_SCHEMA, description=f"{intro}{cards}\n\nA code for this form, for one decision:\n\n{codes}\n"
+    )
+
+
+def _plain(text: str) -> str:
+    """Escape what markdown would not show as it is."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
+_SCHEMA: dict[str, Any] = {
+    "title": "Decision",
+    "type": "object",
+    "properties": {
+        "decision": {
+            "title": "Decision",
+            "type": "string",
+            "enum": ["approve", "reject"],
+            "position": 0,
+        },
+        "code": {
+            "title": "Code",
+            "type": "string",
+            "format": "password",
+            "description": "One-time code; the command above gives it.",
+            "position": 1,
+        },
+        "comment": {"title": "Comment", "type": "string", "default": "", "position": 2},
+    },
+    "required": ["decision", "code"],
+    "additionalProperties": False,
+}
