@@ -224,18 +224,6 @@ async def test_agent_that_breaks_its_contract_fails_its_node(
     assert shown["state"] == "failed"
 
 
-async def test_gated_agent_does_not_run_without_an_approval(services: Any, tmp_path: Path) -> None:
-    file = tmp_path / "changed"
-    text = workflow([node("a", "mutate", inputs={"file": str(file)}), node("b", needs=["a"])])
-
-    shown = await run(services, text)
-
-    assert shown["state"] == "rejected"
-    assert states(shown) == {"a": "rejected", "b": "skipped"}
-    assert not file.exists()
-    assert (await prefect_state(services, shown)).name == "Rejected"
-
-
 async def test_large_output_is_stored_and_found_again(services: Any) -> None:
     text = workflow(
         [
@@ -333,9 +321,9 @@ async def test_apply_makes_a_revision_only_when_the_meaning_changes(services: An
 
 
 async def test_apply_refuses_what_the_engine_would_not_do(services: Any) -> None:
-    text = workflow([node("a", cache={"ttl": "1m"})])
+    text = workflow([node("a", pool="elsewhere")])
 
-    with pytest.raises(SpecError, match="'cache' is not available in this version"):
+    with pytest.raises(SpecError, match="'pool' is not available in this version"):
         await services.apply(text, file="test.yaml", by="test")
 
 

@@ -68,6 +68,7 @@ def running(home: Path, **variables: str) -> Generator[StackUnderTest]:
         "PENSTOCK_PORT": str(gateway),
         "PENSTOCK_PREFECT__PORT": str(prefect),
         "PENSTOCK_WORKER__POLL_SECONDS": "1",
+        "PENSTOCK_WORKER__DRAIN_SECONDS": "2",
         "PYTHONPATH": str(PLUGIN),
         "SOME_SERVICE_TOKEN": MASKED,
         **variables,

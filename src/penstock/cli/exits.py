@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from penstock.cli.text import plain
 from penstock.errors import InputInvalid, NotFound, PenstockError, PluginError, SettingsError, SpecError
 
 __all__ = ["Exit", "exit_of_state", "reported"]
@@ -53,7 +54,7 @@ def reported(*, as_json: bool = False) -> Generator[None, None, None]:
     except PenstockError as error:
         if as_json:
             print_json({"error": {"code": error.code, "message": error.message, **_places(error)}})
-        typer.echo(error.message, err=True)
+        typer.echo(plain(error.message), err=True)
         raise SystemExit(Exit.USAGE if isinstance(error, _USAGE) else Exit.FAILED) from None
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.cli.exits import Exit, print_json, reported
-from penstock.cli.session import read_file
+from penstock.cli.siblings import WorkflowFiles
 from penstock.errors import Problem, SpecError
 from penstock.settings import load_settings
 
 if TYPE_CHECKING:
-    from penstock.workflow import Catalog, CheckedWorkflow
+    from penstock.workflow import Catalog
 
 __all__ = ["register"]
 
@@ -32,10 +32,13 @@ def validate(
     files: Annotated[list[Path], typer.Argument(help="Workflow files.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check workflow files and tell every mistake as file:line:column."""
+    """Check workflow files and tell every mistake as file:line:column.
+
+    Workflows that they run are looked for among these files and in the same folder.
+    """
     with reported():
-        catalog = _catalog()
-        verdicts = [_verdict(path, catalog) for path in files]
+        agents, together = _agents(), WorkflowFiles(files)
+        verdicts = [_verdict(path, together, agents) for path in files]
     if as_json:
         print_json([verdict.data for verdict in verdicts])
     else:
@@ -50,7 +53,7 @@ def graph(file: File) -> None:
     from penstock.workflow import to_mermaid  # noqa: PLC0415  quick start
 
     with reported():
-        typer.echo(to_mermaid(_check(file, _catalog())))
+        typer.echo(to_mermaid(WorkflowFiles([file]).check(file, _agents())))
 
 
 def schema() -> None:
@@ -76,23 +79,17 @@ class _Verdict:
         }
 
 
-def _verdict(path: Path, catalog: Catalog) -> _Verdict:
+def _verdict(path: Path, together: WorkflowFiles, agents: Catalog) -> _Verdict:
     try:
-        _check(path, catalog)
+        together.check(path, agents)
     except SpecError as error:
         return _Verdict(str(path), valid=False, problems=error.problems, text=error.message)
     return _Verdict(str(path), valid=True, problems=(), text=f"{path}: valid")
 
 
-def _catalog() -> Catalog:
+def _agents() -> Catalog:
     from penstock import registry  # noqa: PLC0415  agents are slow to import
     from penstock.workflow import catalog  # noqa: PLC0415
 
     agents = registry.build(load_settings().plugins)
     return catalog.Catalog({agent.name: catalog.AgentInfo.of(agent) for agent in agents})
-
-
-def _check(path: Path, catalog: Catalog) -> CheckedWorkflow:
-    from penstock.workflow import load_workflow  # noqa: PLC0415  quick start
-
-    return load_workflow(read_file(path), file=str(path), catalog=catalog)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from penstock import __version__
-from penstock.cli import agents, files, processes, runs, workflows
+from penstock.cli import agents, approvals, files, processes, runs, workflows
 from penstock.cli.exits import Exit
 
 __all__ = ["app", "main"]
@@ -26,6 +26,7 @@ runs.register(app)
 app.add_typer(agents.app, name="agents")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(runs.app, name="runs")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(processes.tools_app, name="tools")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.engine.services import Services
     from penstock.store.database import Database
 
-__all__ = ["read_file", "services", "settings_for_client", "store"]
+__all__ = ["person", "read_file", "services", "settings_for_client", "store"]
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -47,12 +48,14 @@ async def services(say: Callable[[str], None], *, start: bool) -> AsyncGenerator
         PenstockError: The stack is not up, or does not start.
     """
     settings = settings_for_client()
+    from penstock.stack.stack import needs_stack, running_stack  # noqa: PLC0415  quick start
+
+    missing = needs_stack(settings, start=start)
     # Imported after the environment is set, and only where needed: Prefect takes seconds.
     from penstock.engine.services import open_services  # noqa: PLC0415
-    from penstock.stack.stack import needs_stack, running_stack  # noqa: PLC0415
 
     async with AsyncExitStack() as exits:
-        if needs_stack(settings, start=start):
+        if missing:
             await exits.enter_async_context(running_stack(settings, say, library=True))
         opened = await exits.enter_async_context(open_services(settings))
         yield opened
@@ -69,6 +72,14 @@ async def store() -> AsyncGenerator[Database]:
 
     async with open_database(load_settings()) as database:
         yield database
+
+
+def person() -> str:
+    """Give the name of the user who runs the command, for the record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have it
+        return f"user-{os.getuid()}"
 
 
 def read_file(path: Path) -> bytes:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import typer
 
+from penstock.cli.text import one_line
+
 __all__ = ["print_table"]
 
 _WIDEST = 72
@@ -13,7 +15,7 @@ _WIDEST = 72
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a head; long last columns are cut."""
-    lines = [[str(cell if cell is not None else "") for cell in row] for row in (head, *rows)]
+    lines = [["" if cell is None else one_line(cell) for cell in row] for row in (head, *rows)]
     widths = [min(_WIDEST, max(len(line[index]) for line in lines)) for index in range(len(head))]
     for line in lines:
         cells = [_fit(cell, width) for cell, width in zip(line, widths, strict=True)]
@@ -21,5 +23,4 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _fit(cell: str, width: int) -> str:
-    flat = " ".join(cell.split())
-    return flat.ljust(width) if len(flat) <= width else f"{flat[: width - 1]}…"
+    return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"

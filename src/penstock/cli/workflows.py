@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from penstock.cli.exits import print_json, reported
-from penstock.cli.session import read_file, services, store
+from penstock.cli.session import person, read_file, services, store
+from penstock.cli.siblings import WorkflowFiles
 from penstock.cli.tables import print_table
+from penstock.cli.text import local_time
 
 __all__ = ["app", "apply_file"]
 
@@ -25,11 +26,15 @@ Name = Annotated[str, typer.Argument(help="Name of the workflow.")]
 def apply_workflows(
     files: Annotated[list[Path], typer.Argument(help="Workflow files.")], as_json: AsJson = False
 ) -> None:
-    """Save workflow files as revisions and make them startable, also from the Prefect UI."""
+    """Save workflow files as revisions and make them startable, also from the Prefect UI.
+
+    Files that run each other may come in any order.
+    """
 
     async def work() -> list[Any]:
         async with services(_tell, start=False) as opened:
-            return [await apply_file(opened, path) for path in files]
+            applied = {path: await apply_file(opened, path) for path in WorkflowFiles(files).children_first()}
+            return [applied[path] for path in files]
 
     with reported(as_json=as_json):
         applied = asyncio.run(work())
@@ -43,7 +48,7 @@ def apply_workflows(
 
 async def apply_file(opened: Any, path: Path) -> Any:
     """Apply one file under the name of the user who runs the command."""
-    return await opened.apply(read_file(path), file=str(path), by=getpass.getuser())
+    return await opened.apply(read_file(path), file=str(path), by=person())
 
 
 @app.command("list")
@@ -60,7 +65,9 @@ def list_workflows(as_json: AsJson = False) -> None:
     if as_json:
         print_json([item.__dict__ for item in found])
         return
-    print_table(("NAME", "REVISION", "UPDATED"), [(w.name, w.number, f"{w.updated_at:%F %T}") for w in found])
+    print_table(
+        ("NAME", "REVISION", "UPDATED"), [(w.name, w.number, local_time(w.updated_at)) for w in found]
+    )
 
 
 @app.command("show")

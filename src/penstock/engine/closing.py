@@ -35,11 +35,12 @@ class Closing:
     client: PrefectClient
     starter: RunStarter
 
-    async def end(self, run_id: UUID, ending: Ending, *, token: int | None) -> None:
+    async def end(self, run_id: UUID, ending: Ending, *, token: int | None, alone: bool = False) -> None:
         """Record how a run ended, then tell Prefect, its parent, its children and who waits for its place.
 
         Args:
             token: What the worker entered the run with; None for a run that no worker has.
+            alone: It has no parent, no children and no concurrency key, so nobody else is told.
         Raises:
             LeaseLost: Another worker has the run.
         """
@@ -54,7 +55,8 @@ class Closing:
                 token=token,
             )
         await self.tell_prefect(run_id, ending)
-        await self._tell_others(run_id)
+        if not alone:
+            await self._tell_others(run_id)
 
     async def tell_prefect(self, run_id: UUID, ending: Ending) -> None:
         """Show in Prefect how a run ended."""

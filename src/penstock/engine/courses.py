@@ -37,7 +37,7 @@ class NodeCourse:
         found: dict[str, str] = {}
         for name, result in ended.items():
             branch = self.workflow.nodes[name].spec.on_error
-            if branch in self.workflow.branches and result.state is NodeState.FAILED:
+            if branch in self.workflow.branches and _has_failed(result):
                 found.setdefault(branch, name)
         return found
 
@@ -60,6 +60,12 @@ class NodeCourse:
         return {name: results[name] for graph in graphs for name in graph.order if name in results}
 
 
+def _has_failed(result: NodeResult) -> bool:
+    """Say whether a node failed, also when what it had done was undone later."""
+    undone = result.state is NodeState.UNDONE and result.error is not None
+    return undone or result.state is NodeState.FAILED
+
+
 @dataclass(frozen=True)
 class ItemCourse:
     """The items of a `foreach`."""
@@ -67,13 +73,21 @@ class ItemCourse:
     keys: Sequence[str]
     concurrency: int
     stop_after_failures: int | None
+    begun: Collection[str] = ()
+    """Items that an earlier worker or another run has begun: they are never left out."""
 
     def ready(
         self, ended: Mapping[str, NodeResult], *, running: Collection[str], waiting: Collection[str]
     ) -> Ready:
-        """Give the items that may start now; an item that waits takes no place."""
-        left = [key for key in self.keys if key not in ended and key not in running and key not in waiting]
+        """Give the items that may start now; an item that waits for people takes no place.
+
+        When enough have failed, those that wait for people are left out too: nobody need decide.
+        """
+        left = [key for key in self.keys if key not in ended and key not in running]
         failures = sum(1 for result in ended.values() if result.outcome.failed)
+        skip: dict[str, str] = {}
         if self.stop_after_failures is not None and failures >= self.stop_after_failures:
-            return Ready((), dict.fromkeys(left, f"{failures} items have failed"))
-        return Ready(tuple(left[: max(0, self.concurrency - len(running))]), {})
+            skip = {key: f"{failures} items have failed" for key in left if key not in self.begun}
+        places = self.concurrency - len(running) - sum(1 for key in waiting if key in self.begun)
+        start = [key for key in left if key not in waiting and key not in skip]
+        return Ready(tuple(start[: max(0, places)]), skip)

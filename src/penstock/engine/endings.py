@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import State
@@ -33,6 +35,8 @@ __all__ = [
     "leave_report",
     "of_results",
 ]
+
+log = logging.getLogger(__name__)
 
 RUN_TIMED_OUT = "run_timed_out"
 """Code of the error of a run that ran longer than its timeout."""
@@ -111,10 +115,11 @@ def cancelled(by: str) -> Ending:
 
 
 def crashed(times: int, nodes: Sequence[Node]) -> Ending:
-    """Say that worker after worker died with a run."""
+    """Say that worker after worker was lost with a run, or could not carry it out."""
     running = [node.node_id for node in nodes if node.state is NodeState.RUNNING]
     about = f" while it ran {', '.join(running)}" if running else ""
-    return Ending(RunState.CRASHED, f"{times} workers in a row died with this run{about}")
+    words = f"given up after {times} tries without a node that came to its end"
+    return Ending(RunState.CRASHED, f"{words}; the last worker was lost{about}")
 
 
 def as_recorded(run: Run) -> Ending:
@@ -125,14 +130,16 @@ def as_recorded(run: Run) -> Ending:
 async def leave_report(
     client: PrefectClient, facts: RunFacts, ending: Ending, results: Mapping[str, NodeResult]
 ) -> None:
-    """Leave the table of nodes with the run in Prefect."""
+    """Leave the table of nodes with the run in Prefect; a run does not fail for want of it."""
     workflow = facts.workflow
-    await client.create_artifact(
-        ArtifactCreate(
-            key=f"run-{workflow.workflow.name.replace('/', '-')}",
-            type="markdown",
-            description="How the nodes of the run ended.",
-            data=run_report(workflow, ending.state, ending.message, facts.course.in_order(results)),
-            flow_run_id=facts.id,
-        )
+    report = ArtifactCreate(
+        key=f"run-{workflow.workflow.name.replace('/', '-')}",
+        type="markdown",
+        description="How the nodes of the run ended.",
+        data=run_report(workflow, ending.state, ending.message, facts.course.in_order(results)),
+        flow_run_id=facts.id,
     )
+    try:
+        await client.create_artifact(report)
+    except httpx.HTTPError:
+        log.exception("the report of run %s could not be left", facts.id)

@@ -84,6 +84,8 @@ class Past:
         default_factory=dict[tuple[str, str], dict[str, Any]]
     )
     """Outputs of units whose check was still to be made."""
+    waiting: frozenset[tuple[str, str]] = frozenset()
+    """Units that wait for the run of another workflow."""
 
 
 class NodeRunner:
@@ -93,6 +95,9 @@ class NodeRunner:
         self._kit = kit
         self._past = past
         self._items = {node_id: dict(items) for node_id, items in past.items.items()}
+        self._items_begun: dict[str, set[str]] = {}
+        for node_id, item in (*past.cut_off, *past.unverified, *past.waiting):
+            self._items_begun.setdefault(node_id, set()).add(item)
         self._task_runs = dict(past.task_runs)
 
     async def run(self, node_id: str, results: Mapping[str, NodeResult]) -> NodeResult:
@@ -101,11 +106,12 @@ class NodeRunner:
         whole = Unit(node)
         try:
             scope = self._kit.run.scope(results, whole)
-            if not node.condition(scope):
-                return await self.skip(node_id, "its condition is false")
-            items = node.render_items(scope)
+            wanted = node.condition(scope)
+            items = node.render_items(scope) if wanted else []
         except Exception as error:  # noqa: BLE001  the node's failure, told in its result
             return await self._fail(whole, error, NodeState.FAILED)
+        if not wanted:
+            return await self.skip(node_id, "its condition is false")
         if node.spec.foreach is None:
             return await self._run_unit(whole, results)
         units = {str(number): Unit(node, str(number), item) for number, item in enumerate(items)}
@@ -130,10 +136,18 @@ class NodeRunner:
         if foreach is None:
             raise RunError(f"node {whole.label!r} has no items")
         done = self._items.setdefault(whole.node.id, {})
+        begun = self._items_begun.setdefault(whole.node.id, set())
+
+        async def run(key: str, _: Mapping[str, NodeResult]) -> NodeResult:
+            result = await self._run_unit(units[key], results)
+            if result.state is NodeState.WAITING:  # another run does its work
+                begun.add(key)
+            return result
+
         walked = await walk(
-            ItemCourse([*units], foreach.concurrency, foreach.stop_after_failures),
+            ItemCourse([*units], foreach.concurrency, foreach.stop_after_failures, begun),
             done,
-            lambda key, _: self._run_unit(units[key], results),
+            run,
             lambda key, reason: self._skip(units[key], reason),
             self._kit.control,
         )
@@ -213,7 +227,7 @@ class NodeRunner:
             unit,
             attempts.once,
             retry_delays_s=_retry_delays(unit.node),
-            may_retry=lambda: attempts.may_retry and not kit.control.draining,
+            may_retry=lambda: attempts.may_retry,
         )
         if attempts.fault is not None:
             raise attempts.fault

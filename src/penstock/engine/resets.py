@@ -35,7 +35,8 @@ def to_reset(
         for node in nodes
         if node.node_id in later
         or node.node_id == start
-        or (node.node_id in first and node.state is not NodeState.SUCCEEDED)
+        # A node runs again with any of its items, as when they were undone; what else succeeded stays.
+        or (node.node_id in first and (not node.item or node.state is not NodeState.SUCCEEDED))
     )
 
 

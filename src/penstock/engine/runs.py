@@ -38,7 +38,7 @@ from penstock.store.runs import Entry, begin_run, get_run, reopen_run
 from penstock.store.states import NodeState, RunState, Trust
 from penstock.store.suspension import leave_run
 from penstock.workflow import Trust as InputTrust
-from penstock.workflow import validate_inputs
+from penstock.workflow import sub_workflows, validate_inputs
 
 __all__ = ["FLOW_NAME", "RunExecutor", "run_workflow"]
 
@@ -91,7 +91,7 @@ class RunExecutor:
             control.stop(Stop.LOST)
             return
         if ending is not None:
-            await closing.end(flow_run.id, ending, token=visit.token)
+            await closing.end(flow_run.id, ending, token=visit.token, alone=visit.alone)
 
 
 class _Visit:
@@ -104,6 +104,8 @@ class _Visit:
         self._closing = closing
         self.token: int | None = None
         """What the run was entered with; None until it is."""
+        self.alone = False
+        """Whether nobody but Prefect has to hear of its end."""
 
     async def go(self) -> Ending | None:
         """Run it; None when it does not end now."""
@@ -136,6 +138,8 @@ class _Visit:
             return endings.crashed(run.crashes, entry.nodes)
         pinned = await self._shared.revisions.get(run.revision_id)
         facts = self._facts(entry, pinned)
+        others = sub_workflows(pinned.workflow.workflow) or pinned.workflow.workflow.concurrency
+        self.alone = run.parent is None and not others
         turn = await take_place(self._shared.database, self._closing, facts, self.token)
         if turn.taken:
             return await self._run(facts, entry)

@@ -145,6 +145,7 @@ class _Walk:
             ready = self._ready()
             for name, reason in ready.skip.items():
                 self._results[name] = await self._skip(name, reason)
+                self._waiting.pop(name, None)
             for name in ready.start:
                 self._start(name)
             if ready.skip:

@@ -49,6 +49,7 @@ from penstock.store.workflows import (
     save_revision,
     set_deployment,
 )
+from penstock.store.workflows import Workflow as StoredWorkflow
 from penstock.workflow import (
     Catalog,
     CheckedWorkflow,
@@ -206,8 +207,8 @@ class Services:
             InputInvalid: The inputs do not fit.
             Conflict: The workflow's `concurrency` says so.
         """
-        revision = await current_revision(self.database, name)
-        checked = await self._checked_once(revision)
+        workflow = await get_workflow(self.database, name)
+        checked = await self._checked_once(workflow)
         validate_inputs(
             checked.workflow,
             inputs,
@@ -227,9 +228,11 @@ class Services:
             queue=queue,
             concurrency_key=_concurrency_key(checked, inputs, requester),
         )
-        return await self._accept(request, checked)
+        return await self._accept(request, checked, workflow.deployment_id)
 
-    async def _accept(self, request: RunRequest, checked: CheckedWorkflow) -> Started:
+    async def _accept(
+        self, request: RunRequest, checked: CheckedWorkflow, deployment_id: UUID | None
+    ) -> Started:
         limits = checked.workflow.concurrency
         early = limits is not None and limits.on_conflict in {"reject", "attach"}
         accepted = await accept(
@@ -243,7 +246,7 @@ class Services:
             )
         run_id = accepted.request.run_id
         flow_run = (
-            await self._starter.launch(accepted.request)
+            await self._starter.launch(accepted.request, deployment_id)
             if run_id is None
             else await self.client.read_flow_run(run_id)
         )
@@ -283,13 +286,16 @@ class Services:
 
     async def input_types(self, name: str) -> dict[str, str]:
         """Give the type of each input of a workflow's current revision."""
-        checked = await self._checked_once(await current_revision(self.database, name))
+        checked = await self._checked_once(await get_workflow(self.database, name))
         return {key: spec.type for key, spec in checked.workflow.inputs.items()}
 
-    async def _checked_once(self, revision: Revision) -> CheckedWorkflow:
-        """Check a revision, which never changes, the first time it is met."""
-        kept = self._parsed.get(revision.workflow)
-        if kept is None or kept[0] != revision.id:
+    async def _checked_once(self, workflow: StoredWorkflow) -> CheckedWorkflow:
+        """Check a workflow's current revision, which never changes, the first time it is met."""
+        if workflow.deleted_at is not None:
+            raise NotFound(f"there is no workflow {workflow.name!r}; it was deleted")
+        kept = self._parsed.get(workflow.name)
+        if kept is None or kept[0] != workflow.revision_id:
+            revision = await current_revision(self.database, workflow.name)
             checked = await self.check(revision.source, file=f"{revision.workflow}@{revision.number}")
             kept = self._parsed[revision.workflow] = revision.id, checked
         return kept[1]

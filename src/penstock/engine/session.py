@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from penstock.telemetry.redaction import Redactor, secrets_of_environment
 
 __all__ = ["WorkerSession", "open_session"]
 
+_FAREWELL_S = 3.0
+
 
 @dataclass(frozen=True)
 class WorkerSession:
@@ -49,9 +53,13 @@ class WorkerSession:
             return None
         return None if run.cancel_requested_at is None else run.cancelled_by or ""
 
-    async def free(self, run_id: UUID) -> None:
-        """Let go of a run, so that another worker may have it at once."""
-        await free_run(self.database, run_id, self.worker_id)
+    async def free(self, run_id: UUID, *, failed: bool = False) -> None:
+        """Let go of a run, so that another worker may have it at once.
+
+        Args:
+            failed: It could not be carried out; a few times of that end it.
+        """
+        await free_run(self.database, run_id, self.worker_id, failed=failed)
 
 
 @asynccontextmanager
@@ -84,7 +92,10 @@ async def open_session(
         yield WorkerSession(worker_id, database, executor, closing, upkeep)
     finally:
         await keeper.close()
-        await retire_worker(database, worker_id)
+        # Without the database the lease just runs out; nobody waits for that here.
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await retire_worker(database, worker_id)
 
 
 def _executor(

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 from penstock.engine.prefect_api import resume
 from penstock.errors import NotFound
 from penstock.store.database import Database
-from penstock.store.requests import RunRequest, set_request_run
+from penstock.store.requests import RunRequest, close_request, set_request_run
 from penstock.store.suspension import has_news
 from penstock.store.workflows import get_workflow
 
@@ -41,6 +41,7 @@ class RunStarter:
         if deployment_id is None:
             deployment_id = (await get_workflow(self.database, request.workflow)).deployment_id
         if deployment_id is None:
+            await close_request(self.database, request.id)
             raise NotFound(f"workflow {request.workflow!r} has no deployment; apply it again")
         try:
             flow_run = await self.client.create_flow_run_from_deployment(
@@ -51,6 +52,7 @@ class RunStarter:
                 work_queue_name=request.queue,
             )
         except ObjectNotFound as error:
+            await close_request(self.database, request.id)
             raise NotFound(
                 f"the deployment of workflow {request.workflow!r} is gone; apply it again"
             ) from error

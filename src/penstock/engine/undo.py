@@ -17,7 +17,7 @@ from penstock.engine.facts import Unit
 from penstock.engine.nodes import RunKit
 from penstock.engine.prefect_api import NodeTask
 from penstock.engine.scheduler import NodeResult
-from penstock.errors import AgentRetry
+from penstock.errors import AgentRetry, StoreError
 from penstock.store.states import NodeState
 
 __all__ = ["Undone", "undo_changes"]
@@ -38,7 +38,8 @@ async def undo_changes(
     """Run the undo of every completed change whose node says `undo: automatic`, in reverse order.
 
     An undo that fails does not stop the others. One that was cut off is run again: an agent's
-    undo leads back to a state, so it may be repeated.
+    undo leads back to a state, so it may be repeated. Raises a `StoreError` when one cannot be
+    recorded.
 
     Args:
         results: In the order in which the nodes ended.
@@ -62,11 +63,11 @@ def _changes(kit: RunKit, results: Mapping[str, NodeResult]) -> Iterator[tuple[U
         node = kit.run.workflow.nodes[node_id]
         if node.spec.undo != "automatic":
             continue
-        if not result.items:
+        if node.spec.foreach is None:
             if _is_change(result):
                 yield Unit(node), result
             continue
-        values = node.render_items(kit.run.scope(results, Unit(node)))
+        values = node.render_items(kit.run.scope(results, Unit(node))) if result.items else []
         for number, item in reversed([*enumerate(result.items)]):
             if _is_change(item):
                 yield Unit(node, str(number), values[number]), item
@@ -87,6 +88,7 @@ class _Undoing:
         self._results = results
         self._error = ""
         self._again = False
+        self._fault: StoreError | None = None
 
     async def run(self, edges: list[UUID]) -> Undone:
         await self._kit.run_task(
@@ -98,19 +100,24 @@ class _Undoing:
                 upstream=edges,
             )
         )
+        if self._fault is not None:
+            raise self._fault
         return Undone(self._unit.label, self._error)
 
     async def _once(self, task_run_id: UUID) -> State[Any]:
         kit, unit = self._kit, self._unit
         self._error, self._again = "", False
-        agent = kit.engine.registry.get(unit.node.spec.agent or "")
         try:
+            agent = kit.engine.registry.get(unit.node.spec.agent or "")
             await self._undo(agent)
+            await kit.journal.ended(unit, replace(self._result, state=NodeState.UNDONE), task_run_id)
+        except StoreError as error:  # not the undo's failure: nothing can be recorded
+            self._fault = error
+            return Failed(message=error.message)
         except Exception as error:  # noqa: BLE001  told in the state of the run
-            self._error = failures.describe(error, agent, kit.engine.redactor)["message"]
+            self._error = failures.describe(error, None, kit.engine.redactor)["message"]
             self._again = isinstance(error, AgentRetry)
             return Failed(message=self._error)
-        await kit.journal.ended(unit, replace(self._result, state=NodeState.UNDONE), task_run_id)
         return Completed(name="Undone", message=f"{agent.name} undid what it had done")
 
     async def _undo(self, agent: Agent) -> None:

@@ -27,7 +27,7 @@ from penstock.store.approvals import expire_requests
 from penstock.store.cache import forget_expired
 from penstock.store.database import Database
 from penstock.store.leases import free_runs, peers, reap
-from penstock.store.requests import close_request, unstarted
+from penstock.store.requests import unstarted
 from penstock.store.runs import get_run
 from penstock.store.suspension import queued_runs, suspended_with_news
 from penstock.store.upkeep import free_run, held_by, waiting_runs
@@ -88,7 +88,6 @@ class Upkeep:
                 await self.starter.launch(request)
             except NotFound as error:
                 log.warning("request %s cannot be started: %s", request.id, error.message)
-                await close_request(self.database, request.id)
         await expire_requests(self.database)
         for run_id in await suspended_with_news(self.database, older_than_s=0.0):
             await self.starter.wake(run_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,40 +107,34 @@ def _key(round_: int) -> str:
 
 
 def _form(asked: Sequence[ApprovalRequest], note: str) -> Form:
-    codes = "\n".join(
-        f"- `{request.card['node']}`: `penstock approvals code {request.id}`" for request in asked
-    )
     cards = "\n\n---\n\n".join(markdown_of(request.card) for request in asked)
-    intro = f"**{_plain(note[:1].upper() + note[1:])}.**\n\n" if note else ""
-    return Form(
-        schema=_SCHEMA, description=f"{intro}{cards}\n\nA code for this form, for one decision:\n\n{codes}\n"
-    )
+    why = note[:1].upper() + note[1:].replace("`", "'")  # in code, a title in it stays text
+    intro = f"**`{why}.`**\n\n" if note else ""
+    return Form(schema=_schema(asked), description=f"{intro}{cards}\n")
 
 
-def _plain(text: str) -> str:
-    """Escape what markdown would not show as it is."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
-
-
-_SCHEMA: dict[str, Any] = {
-    "title": "Decision",
-    "type": "object",
-    "properties": {
-        "decision": {
-            "title": "Decision",
-            "type": "string",
-            "enum": ["approve", "reject"],
-            "position": 0,
+def _schema(asked: Sequence[ApprovalRequest]) -> dict[str, Any]:
+    """Give what the form asks for; the command for a code stands at its field, for cards may be long."""
+    commands = "; ".join(f"for {item.card['node']}: penstock approvals code {item.id}" for item in asked)
+    return {
+        "title": "Decision",
+        "type": "object",
+        "properties": {
+            "decision": {
+                "title": "Decision",
+                "type": "string",
+                "enum": ["approve", "reject"],
+                "position": 0,
+            },
+            "code": {
+                "title": "Code",
+                "type": "string",
+                "format": "password",
+                "description": f"One-time code, {commands}",
+                "position": 1,
+            },
+            "comment": {"title": "Comment", "type": "string", "default": "", "position": 2},
         },
-        "code": {
-            "title": "Code",
-            "type": "string",
-            "format": "password",
-            "description": "One-time code; the command above gives it.",
-            "position": 1,
-        },
-        "comment": {"title": "Comment", "type": "string", "default": "", "position": 2},
-    },
-    "required": ["decision", "code"],
-    "additionalProperties": False,
-}
+        "required": ["decision", "code"],
+        "additionalProperties": False,
+    }

@@ -262,11 +262,9 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
                 await self._leave(flow_run.id)
             if control.reason is None:
                 raise
-        except StoreError:  # the store is away or refuses: nothing is recorded, so nothing is said
-            self._logger.exception("Run %s is given up; it is taken again later", flow_run.id)
-        except Exception as error:  # told to Prefect, which shows it; the worker goes on
-            self._logger.exception("Run %s could not be carried out", flow_run.id)
-            await self._propose_crashed_state(flow_run, f"The worker could not carry it out: {error}")
+        except Exception:  # not the run's failure: it is tried again, a few times, and the worker goes on
+            self._logger.exception("Run %s could not be carried out; it is taken again", flow_run.id)
+            await self._give_up(flow_run.id)
         finally:
             self._land(flow_run.id)
 
@@ -280,6 +278,14 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         if self._session is not None:
             await self._session.free(run_id)
         await hand_over(self.client, run_id)
+
+    async def _give_up(self, run_id: UUID) -> None:
+        try:
+            if self._session is not None:
+                await self._session.free(run_id, failed=True)
+            await hand_over(self.client, run_id, "Its worker could not carry it out; it is tried again.")
+        except Exception:  # what it needs is away: the upkeep finds the run later
+            self._logger.exception("Run %s could not be handed over", run_id)
 
     async def _execute(self, flow_run: FlowRun, control: RunControl) -> None:
         if self._session is None:

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from penstock.errors import PenstockError, SpecError
 
-__all__ = ["install_problem_handlers"]
+__all__ = ["install_problem_handlers", "problem"]
 
 
 def install_problem_handlers(app: FastAPI) -> None:
@@ -21,7 +21,12 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _of_http)
 
 
-def _problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+def problem(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+    """Make the answer that tells of an error.
+
+    Args:
+        more: Further members, JSON types only.
+    """
     body = {"type": f"urn:penstock:{code}", "title": code.replace("_", " "), "status": status, **more}
     return JSONResponse({**body, "detail": detail}, status, media_type="application/problem+json")
 
@@ -32,7 +37,7 @@ async def _of_ours(_request: Request, error: Exception) -> JSONResponse:
     more: dict[str, Any] = dict(error.details)
     if isinstance(error, SpecError):
         more["problems"] = [problem.__dict__ for problem in error.problems]
-    return _problem(error.http_status, error.code, error.message, **more)
+    return problem(error.http_status, error.code, error.message, **more)
 
 
 async def _of_request(_request: Request, error: Exception) -> JSONResponse:
@@ -42,10 +47,10 @@ async def _of_request(_request: Request, error: Exception) -> JSONResponse:
         {"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"]}
         for item in error.errors()
     ]
-    return _problem(422, "request_invalid", "the request does not fit its schema", errors=errors)
+    return problem(422, "request_invalid", "the request does not fit its schema", errors=errors)
 
 
 async def _of_http(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    return _problem(error.status_code, "http_error", str(error.detail))
+    return problem(error.status_code, "http_error", str(error.detail))

@@ -16,7 +16,6 @@ from penstock.lifeline import PARENT_PID, READY_FD
 
 __all__ = ["Child", "ChildSpec"]
 
-_GRACE_S = 15.0
 _LOG_LIMIT = 10 * 1024 * 1024
 _STABLE_S = 30.0
 _QUICK_DEATHS = 5
@@ -31,6 +30,8 @@ class ChildSpec:
     """What follows the Python interpreter."""
     environment: Mapping[str, str]
     log: Path
+    grace_s: float = 15.0
+    """How long it may take to end after SIGTERM before it is killed, in seconds."""
 
 
 class Child:
@@ -146,7 +147,7 @@ class Child:
             return
         self._signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _GRACE_S)
+            await asyncio.wait_for(process.wait(), self.spec.grace_s)
         self._signal(signal.SIGKILL)
         await process.wait()
 

@@ -168,6 +168,7 @@ def _own(settings: Settings, url: DatabaseUrl, name: str, *options: str) -> Chil
         arguments=("-m", "penstock.cli.main", name, *options),
         environment=environment,
         log=_log(settings, name),
+        grace_s=15.0 + (settings.worker.drain_seconds if name == "worker" else 0.0),
     )
 
 

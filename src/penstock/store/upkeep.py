@@ -17,13 +17,16 @@ async def held_by(database: Database, worker_id: UUID, *, older_than_s: float) -
     return [row["id"] for row in rows]
 
 
-async def free_run(database: Database, run_id: UUID, worker_id: UUID) -> bool:
+async def free_run(database: Database, run_id: UUID, worker_id: UUID, *, failed: bool = False) -> bool:
     """Let go of a run that a worker holds, so that another one may enter it; late writes are refused.
 
+    Args:
+        failed: The worker could not carry it out; that counts like a crash.
     Returns:
         Whether the worker held it.
     """
-    return bool(await database.fetch(_FREE, {"run_id": run_id, "worker_id": worker_id}))
+    values = {"run_id": run_id, "worker_id": worker_id, "failed": failed}
+    return bool(await database.fetch(_FREE, values))
 
 
 async def waiting_runs(database: Database, *, limit: int, after: UUID | None = None) -> list[UUID]:
@@ -52,7 +55,11 @@ _FREE = text("""
     WITH freed AS (
         UPDATE penstock.run AS run SET
             worker_id = NULL, token = run.token + 1, updated_at = now(), entered_at = NULL,
-            active_s = run.active_s + coalesce(extract(epoch FROM now() - run.entered_at), 0)
+            active_s = run.active_s + coalesce(extract(epoch FROM now() - run.entered_at), 0),
+            reaped_at = CASE WHEN :failed THEN now() ELSE run.reaped_at END,
+            crashes = CASE WHEN NOT :failed THEN run.crashes WHEN EXISTS (
+                SELECT FROM penstock.node AS node WHERE node.run_id = run.id
+                    AND node.ended_at > coalesce(run.reaped_at, '-infinity')) THEN 1 ELSE run.crashes + 1 END
         WHERE run.id = :run_id AND run.worker_id = :worker_id AND NOT penstock.run_ended(run.state)
         RETURNING run.id, run.claimed_by
     ), told AS (

@@ -1,0 +1,108 @@
+"""The card of a request for approval, as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+
+from penstock.cli.text import local_time, one_line, plain
+
+__all__ = ["card_lines", "given", "missing"]
+
+_WIDEST_LABEL = 9
+_LONGEST_INPUT = 200
+_DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def given(request: Mapping[str, Any]) -> int:
+    """Count the people who have approved."""
+    return sum(1 for said in request["decisions"] if said["decision"] == "approve")
+
+
+def missing(request: Mapping[str, Any]) -> str:
+    """Say what a request still needs, or what became of it."""
+    if request["state"] != "open":
+        people = ", ".join(said["person"] for said in request["decisions"])
+        return one_line(f"{request['state']} by {people}" if people else request["state"])
+    left = request["required"] - given(request)
+    return f"{left} approval{'s' if left > 1 else ''}"
+
+
+def card_lines(request: Mapping[str, Any]) -> Iterator[str]:
+    """Give the lines of a card: what, where, why, the plan, the diff, the decisions, the commands.
+
+    A diff is coloured; whoever prints to something else than a terminal strips that.
+    """
+    card: Mapping[str, Any] = request["card"]
+    yield typer.style(one_line(request["title"]), bold=True)
+    for label, value in _facts(request, card):
+        yield f"  {label.ljust(_WIDEST_LABEL)}  {one_line(value)}"
+    plan: Mapping[str, Any] | None = card.get("plan")
+    if plan is not None:
+        yield from _plan(plan)
+    yield from _inputs(card.get("inputs") or {}, whole=plan is None)
+    yield from _decisions(request)
+    if request["state"] == "open":
+        yield from ("", f"penstock approvals approve {request['id']}")
+        yield f"penstock approvals reject {request['id']}"
+
+
+def _facts(request: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    is_open = request["state"] == "open"
+    agent: Mapping[str, Any] = card.get("agent") or {}
+    yield "state", f"open, needs {missing(request)}" if is_open else missing(request)
+    if request["reason"]:
+        yield "because", request["reason"]
+    yield "workflow", f"{card.get('workflow')}, revision {card.get('revision')}"
+    yield "node", request["node"]
+    yield "run", f"{card.get('run')} ({request['run_id']})"
+    yield "agent", f"{agent.get('name')} {agent.get('version')}: {agent.get('does')}"
+    yield "asked by", card.get("requester")
+    yield "why", card.get("why")
+    yield "since", local_time(request["opened_at"])
+    if request["expires_at"]:
+        yield "until", local_time(request["expires_at"])
+    yield "undo", card.get("undo") or "cannot be undone"
+
+
+def _plan(plan: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("", one_line(plan["summary"]))
+    told = {change["target"] for change in plan["changes"]}
+    for change in plan["changes"]:
+        yield f"  {one_line(' '.join((change['action'], change['target'], change['detail'])))}"
+    for target in plan["targets"]:
+        if target not in told:
+            yield f"  {one_line(target)}"
+    if plan["diff"]:
+        yield ""
+        yield from (_coloured(plain(line)) for line in str(plan["diff"]).split("\n"))
+
+
+def _coloured(line: str) -> str:
+    colour = _DIFF_COLOURS.get(line[:1])
+    return typer.style(line, fg=colour) if colour else line
+
+
+def _inputs(inputs: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
+    """Give what the agent gets: all of it where there is no plan that says what comes of it."""
+    if inputs:
+        yield from ("", "inputs")
+    for name, value in inputs.items():
+        text = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        if len(text) > _LONGEST_INPUT and not whole:
+            text = f"{text[:_LONGEST_INPUT]}… ({len(text):,} characters; --json shows all)"
+        first, *rest = text.split("\n")
+        yield f"  {one_line(name)}: {first}"
+        yield from (f"    {line}" for line in rest)
+
+
+def _decisions(request: Mapping[str, Any]) -> Iterator[str]:
+    if request["decisions"]:
+        yield from ("", "decisions")
+    for said in request["decisions"]:
+        comment = f": {said['comment']}" if said["comment"] else ""
+        about = f"{said['person']}: {said['decision']} ({said['via']}, {local_time(said['at'])}){comment}"
+        yield f"  {one_line(about)}"
