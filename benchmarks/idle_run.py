@@ -126,8 +126,14 @@ def penstock_runs(bench: Bench) -> Row:
     return Row("penstock", "Penstock, through the gateway", samples)
 
 
-def workflow_samples(bench: Bench, name: str, text: str, count: int) -> list[Sample]:
-    """Run a workflow again and again, one run after the other."""
+def workflow_samples(
+    bench: Bench, name: str, text: str, count: int, *, look_s: float = 0.01
+) -> list[Sample]:
+    """Run a workflow again and again, one run after the other.
+
+    Args:
+        look_s: Seconds between two looks at the run; looking costs the machine time as well.
+    """
     file = bench.home / f"{name}.yaml"
     file.write_text(text)
     command(["-m", "penstock.cli.main", "workflows", "apply", str(file)], bench.penstock_env, bench.home)
@@ -142,8 +148,8 @@ def workflow_samples(bench: Bench, name: str, text: str, count: int) -> list[Sam
             raise RuntimeError(f"run {run_id} {state}")
         return state == "completed"
 
-    one_run(bench, trigger, ended)  # the first one imports what all others use
-    return repeat(bench, count, 1.0, trigger, ended)
+    one_run(bench, trigger, ended, look_s=look_s)  # the first one imports what all others use
+    return repeat(bench, count, 1.0, trigger, ended, look_s=look_s)
 
 
 def served_runs(bench: Bench, key: str, name: str, settings: dict[str, str]) -> Row:
@@ -190,22 +196,30 @@ def in_process_runs(bench: Bench) -> Row:
 
 
 def repeat(
-    bench: Bench, count: int, pause_s: float, trigger: Callable[[], str], ended: Callable[[str], bool]
+    bench: Bench,
+    count: int,
+    pause_s: float,
+    trigger: Callable[[], str],
+    ended: Callable[[str], bool],
+    *,
+    look_s: float = 0.01,
 ) -> list[Sample]:
     """Make runs one after the other, each at a random moment between two polls."""
     chance = random.Random(count)  # noqa: S311  the same moments every time
     samples: list[Sample] = []
     for _ in range(count):
         time.sleep(chance.uniform(0, pause_s))
-        samples.append(one_run(bench, trigger, ended))
+        samples.append(one_run(bench, trigger, ended, look_s=look_s))
     return samples
 
 
-def one_run(bench: Bench, trigger: Callable[[], str], ended: Callable[[str], bool]) -> Sample:
+def one_run(
+    bench: Bench, trigger: Callable[[], str], ended: Callable[[str], bool], *, look_s: float = 0.01
+) -> Sample:
     """Make one run and wait for its end."""
     began = time.perf_counter()
     run_id = trigger()
-    until(lambda: ended(run_id), f"run {run_id}", timeout_s=60, pause_s=0.01)
+    until(lambda: ended(run_id), f"run {run_id}", timeout_s=60, pause_s=look_s)
     took = time.perf_counter() - began
     return Sample(took, recorded_s(bench, run_id))
 

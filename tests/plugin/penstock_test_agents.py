@@ -213,8 +213,8 @@ async def needs_file(ctx: AgentContext, params: NeedsFileInput) -> EchoOutput:
 async def tool(ctx: AgentContext, params: HangInput) -> EchoOutput:
     """Run a tool in the sandbox that takes its time and writes a file first."""
     call = ToolCall(
-        argv=["/bin/sh", "-c", f"touch /data/started; exec sleep {params.seconds}"],
-        writable={ctx.workspace: "/data"},
+        argv=["/bin/sh", "-c", f"touch /out/started; exec sleep {params.seconds}"],
+        writable={ctx.workspace: "/out"},
     )
     await ctx.sandbox().run(call)
     return EchoOutput(text="", number=0, attempt=ctx.attempt)

@@ -92,8 +92,12 @@ async def shared_client(*, patience_s: float = 0.0) -> AsyncGenerator[PrefectCli
     """
     await _await_server(patience_s)
     with temporary_settings({PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}):
-        # Compressing on loopback costs both ends more than the bytes it saves.
-        async with AsyncClientContext(httpx_settings={"headers": {"accept-encoding": "identity"}}) as opened:
+        # Without settings of its own: only such a client is found by every task, and a client made
+        # anew for each costs 20 ms of processor time.
+        async with AsyncClientContext() as opened:
+            # Compressing on loopback costs both ends more than the bytes it saves.
+            http: httpx.AsyncClient = opened.client._client  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            http.headers["accept-encoding"] = "identity"
             yield opened.client
 
 

@@ -140,14 +140,15 @@ class _Walk:
         """Start, skip or collect something; False when there is nothing more to do."""
         if self._control.generation != self._seen:
             self._seen = self._control.generation
-            self._waiting.clear()
+            if not self._control.draining:
+                self._waiting.clear()
         if not self._control.draining:
             ready = self._ready()
+            for name in ready.start:
+                self._start(name)
             for name, reason in ready.skip.items():
                 self._results[name] = await self._skip(name, reason)
                 self._waiting.pop(name, None)
-            for name in ready.start:
-                self._start(name)
             if ready.skip:
                 return True
         if self._running:
@@ -156,9 +157,12 @@ class _Walk:
         return self._control.generation != self._seen
 
     def _start(self, name: str) -> None:
-        task = asyncio.create_task(_as_task(self._run(name, self._results)), name=name)
+        task = asyncio.create_task(self._carry(name), name=name)
         task.add_done_callback(self._over.append)
         self._running[task] = name, self._control.generation
+
+    async def _carry(self, name: str) -> NodeResult:
+        return await self._run(name, self._results)
 
     def _ready(self) -> Ready:
         running = {name for name, _ in self._running.values()}
@@ -192,7 +196,3 @@ class _Walk:
             task.cancel()
         if self._running:  # one that does not let itself be cancelled must not hold the run for ever
             await asyncio.wait(self._running, timeout=_PATIENCE_S)
-
-
-async def _as_task(result: Awaitable[NodeResult]) -> NodeResult:
-    return await result
