@@ -11,7 +11,7 @@ from uuid import UUID
 
 import psutil
 import pytest
-from prefect.states import AwaitingRetry, Cancelling
+from prefect.states import AwaitingRetry, Cancelling, Suspended
 
 from engine.flows import node, workflow
 from engine.test_gates import end_of, eventually, lines, mutate, requests, start, suspended
@@ -134,6 +134,25 @@ async def test_cancel_of_a_suspended_run_in_prefect_is_noticed(services: Any, tm
 
     assert shown["state"] == "cancelled"
     assert (await services.approvals.show(UUID(request["id"])))["state"] == "withdrawn"
+
+
+async def test_run_suspended_in_prefect_stops_after_its_node_and_goes_on_when_resumed(
+    services: Any, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    slow = {"file": str(trace), "seconds": 1.5}
+    text = workflow([node("a", "trace", inputs=slow), node("b", "trace", needs=["a"], inputs=slow)])
+    run_id = await start(services, text)
+    await eventually(lambda: asyncio.to_thread(lambda: len(lines(trace)) == 1))
+
+    await services.client.set_flow_run_state(run_id, Suspended())
+    await eventually(lambda: is_in_state(services, run_id, "suspended"))
+    assert states(await services.show(run_id)) == {"a": "succeeded"}
+    await services.client.resume_flow_run(run_id)
+    shown = await end_of(services, run_id)
+
+    assert shown["state"] == "completed"
+    assert [line.split()[1] for line in lines(trace)] == ["a", "b"]
 
 
 def healing(trace: Path, sign: Path) -> str:

@@ -114,16 +114,11 @@ class Attempts:
         timeout_s = self._unit.node.timeout_s or call.agent.timeout_s
         async with engine.workspace(self._unit.label) as workspace:
             ctx = self._run.context(engine, self._unit, workspace, attempt=self._count)
-            limit = asyncio.timeout(timeout_s)
             try:
-                async with limit:
+                async with failures.time_limit(timeout_s):
                     output = await call_agent(call.agent, ctx, call.params, engine.settings)
             except asyncio.CancelledError:
                 ctx.cancellation.set()
-                raise
-            except TimeoutError:
-                if limit.expired():
-                    raise failures.timed_out(timeout_s) from None
                 raise
         checked = checked_output(call.agent, output, engine.settings.limits.output_bytes)
         return engine.redactor.known(checked.model_dump(mode="json"))

@@ -25,6 +25,8 @@ class RunControl:
     def __init__(self) -> None:
         self.draining = False
         """No node is started any more."""
+        self.paused = False
+        """Somebody suspended the run in Prefect; it goes on when it is resumed there."""
         self.reason: Stop | None = None
         self.by = ""
         """Who cancelled it, as far as that is known."""
@@ -52,6 +54,11 @@ class RunControl:
         """Let the nodes that run come to their ends and start no others."""
         self.draining = True
         self.nudge()
+
+    def pause(self) -> None:
+        """Let the nodes that run come to their ends, then let go of the run until it is resumed."""
+        self.paused = True
+        self.drain()
 
     def stop(self, reason: Stop, *, by: str = "") -> None:
         """Stop the run now; only the first reason counts."""

@@ -11,6 +11,9 @@ from penstock.workflow import CheckedWorkflow, Ready
 
 __all__ = ["ItemCourse", "NodeCourse"]
 
+_BY_FAILURE = {NodeState.FAILED, NodeState.UNDONE}
+"""States of nodes that may have entered an error branch; what a failed one had done may be undone."""
+
 
 @dataclass(frozen=True)
 class NodeCourse:
@@ -37,7 +40,8 @@ class NodeCourse:
         found: dict[str, str] = {}
         for name, result in ended.items():
             branch = self.workflow.nodes[name].spec.on_error
-            if branch in self.workflow.branches and _has_failed(result):
+            failed = result.outcome.failed and result.state in _BY_FAILURE
+            if branch in self.workflow.branches and failed:
                 found.setdefault(branch, name)
         return found
 
@@ -58,12 +62,6 @@ class NodeCourse:
         """Sort results as the file has the nodes."""
         graphs = (self.workflow.graph, *self.workflow.branches.values())
         return {name: results[name] for graph in graphs for name in graph.order if name in results}
-
-
-def _has_failed(result: NodeResult) -> bool:
-    """Say whether a node failed, also when what it had done was undone later."""
-    undone = result.state is NodeState.UNDONE and result.error is not None
-    return undone or result.state is NodeState.FAILED
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import traceback
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ __all__ = [
     "from_description",
     "is_harmless",
     "is_retryable",
+    "time_limit",
     "timed_out",
     "validation_message",
 ]
@@ -102,3 +105,20 @@ def _crash_message(error: BaseException) -> str:
 def timed_out(seconds: float) -> NodeTimedOut:
     """Make the error of a node that ran out of time."""
     return NodeTimedOut(f"took longer than its timeout of {seconds:g} s")
+
+
+@asynccontextmanager
+async def time_limit(seconds: float) -> AsyncGenerator[None]:
+    """End what is inside after some time.
+
+    Raises:
+        NodeTimedOut: Time was up.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise timed_out(seconds) from None
+        raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -51,7 +52,6 @@ from prefect.states import AwaitingRetry, Cancelling, Pending, Running, Schedule
 from prefect.task_engine import run_task_async
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.engine import propose_state
-from websockets.exceptions import WebSocketException
 
 __all__ = [
     "Form",
@@ -76,11 +76,12 @@ __all__ = [
     "watch_runs",
 ]
 
+log = logging.getLogger(__name__)
+
 _LOOK_AGAIN_S = 0.1
 _SUBSCRIBE_AGAIN_S = 1.0
 NOT_FOUND = 404
 _EVENT = "prefect.flow-run."
-_CONNECTION_LOST = (OSError, WebSocketException, TimeoutError, ConnectionError)
 
 
 @asynccontextmanager
@@ -287,8 +288,9 @@ async def watch_runs(*states: str) -> AsyncGenerator[Watched | None]:
                     yield Watched(
                         event.event.removeprefix(_EVENT), UUID(event.resource.id.rpartition(".")[2])
                     )
-        except _CONNECTION_LOST:
-            await asyncio.sleep(_SUBSCRIBE_AGAIN_S)
+        except Exception as error:  # noqa: BLE001  the subscriber raises bare ones too, as for a refused login
+            log.warning("the events of Prefect are away: %s", error)
+        await asyncio.sleep(_SUBSCRIBE_AGAIN_S)
 
 
 async def set_running(client: PrefectClient, flow_run: FlowRun) -> bool:

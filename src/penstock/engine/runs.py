@@ -36,7 +36,7 @@ from penstock.store.database import Database
 from penstock.store.nodes import NodeChange, nodes_of, write_nodes
 from penstock.store.runs import Entry, begin_run, get_run, reopen_run
 from penstock.store.states import NodeState, RunState, Trust
-from penstock.store.suspension import leave_run
+from penstock.store.suspension import leave_run, suspend_run
 from penstock.workflow import Trust as InputTrust
 from penstock.workflow import sub_workflows, validate_inputs
 
@@ -213,6 +213,15 @@ class _Visit:
         nodes = NodeRunner(kit, past)
         with flow_run_context(run_workflow, self._flow_run, shared.client, shared.result_store):
             walked = await self._walk(kit, nodes, past, entry.run.active_s)
+            if isinstance(walked, Walked) and walked.drained and self._control.paused:
+                await suspend_run(
+                    shared.database,
+                    facts.id,
+                    self.token or 0,
+                    "suspended by somebody in Prefect",
+                    after_round=entry.run.round,
+                )
+                return None
             if isinstance(walked, Walked) and walked.drained:
                 await leave_run(shared.database, facts.id, self.token or 0, RunState.RUNNING)
                 await hand_over(shared.client, facts.id)

@@ -53,7 +53,11 @@ class NodeResult:
     @property
     def outcome(self) -> Outcome:
         """How it ended as far as the order of nodes is concerned."""
-        return Outcome.CONTINUED if self.tolerated else _OUTCOMES[self.state]
+        if self.tolerated:
+            return Outcome.CONTINUED
+        if self.state is NodeState.UNDONE and self.error is not None:  # it had failed when it was undone
+            return Outcome.FAILED
+        return _OUTCOMES[self.state]
 
 
 class Course(Protocol):

@@ -131,4 +131,5 @@ class _Undoing:
             ctx: AgentContext = kit.run.context(
                 kit.engine, unit, workspace, attempt=max(1, self._result.attempts)
             )
-            await agent.undoer(ctx, params, output)
+            async with failures.time_limit(unit.node.timeout_s or agent.timeout_s):
+                await agent.undoer(ctx, params, output)

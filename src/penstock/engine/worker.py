@@ -30,6 +30,7 @@ from penstock.engine.prefect_api import (
     hand_over,
     scheduled_runs,
     shared_client,
+    states_of,
     watch_runs,
 )
 from penstock.engine.session import WorkerSession, open_session
@@ -49,7 +50,8 @@ _PATIENCE_S = 120.0
 _REMEMBERED = 1000
 _MOMENT_S = 0.3
 _ENDING = frozenset({"Cancelling", "Cancelled"})
-_WATCHED = (*_ENDING, "Scheduled", "AwaitingRetry", "Resuming")
+_SUSPENDED = "Suspended"
+_WATCHED = (*_ENDING, _SUSPENDED, "Scheduled", "AwaitingRetry", "Resuming")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,14 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         )
         steps = (self._listen(database), self._watch(), self._session.upkeep.run())
         self._listening = [asyncio.create_task(step) for step in steps]
+        for task in self._listening:
+            task.add_done_callback(self._tell_of_end)
         report_ready()
+
+    def _tell_of_end(self, task: asyncio.Task[None]) -> None:
+        """Say so when something that goes on for ever has ended; the slow poll still finds runs."""
+        if not task.cancelled() and (error := task.exception()):
+            self._logger.error("The worker hears no news any more: %s", error)
 
     async def teardown(self, *exc_info: Any) -> None:
         """Stop taking runs, let nodes come to an end, hand the rest to another worker, close everything."""
@@ -164,20 +173,34 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         async for change in watch_runs(*_WATCHED):
             if change is None:
                 await self._ask_quietly()
-            elif change.state in _ENDING:
-                await self._hear_of_cancel(change.flow_run_id)
-            elif change.flow_run_id not in self._in_flight:
-                self._ask_soon(change)
+                continue
+            try:
+                await self._hear_of(change)
+            except Exception:  # the sweeps find what was missed
+                self._logger.exception("News of run %s could not be taken in", change.flow_run_id)
+
+    async def _hear_of(self, change: Watched) -> None:
+        if change.state in _ENDING:
+            await self._hear_of_cancel(change.flow_run_id)
+        elif change.state == _SUSPENDED:
+            await self._hear_of_suspension(change.flow_run_id)
+        elif change.flow_run_id not in self._in_flight:
+            self._ask_soon(change)
 
     async def _hear_of_cancel(self, run_id: UUID) -> None:
         flight = self._in_flight.get(run_id)
         if flight is not None:
             flight.control.stop(Stop.CANCEL, by=await self._canceller(run_id))
         elif self._session is not None:
-            try:
-                await self._session.closing.cancelled(run_id, by="somebody in Prefect")
-            except Exception:  # the sweep finds it again
-                self._logger.exception("Run %s could not be closed", run_id)
+            await self._session.closing.cancelled(run_id, by="somebody in Prefect")
+
+    async def _hear_of_suspension(self, run_id: UUID) -> None:
+        """Let go of a run in flight that somebody suspended; the engine's own suspensions are over by now."""
+        flight = self._in_flight.get(run_id)
+        if flight is not None:
+            state = (await states_of(self.client, [run_id])).get(run_id)
+            if state is not None and state.is_paused():
+                flight.control.pause()
 
     async def _canceller(self, run_id: UUID) -> str:
         """Say who cancelled a run of which Prefect says that it is cancelled."""
