@@ -16,6 +16,7 @@ import pytest
 
 from engine.flows import node, workflow
 from engine.test_gates import decide, end_of, eventually, lines, mutate, requests, suspended
+from engine.test_runs import prefect_state, states
 from penstock.store.runs import events_of, get_run
 from support.stack import PLUGIN, StackUnderTest, running
 from support.workers import OwnWorkers, own_workers
@@ -145,6 +146,45 @@ async def test_runs_survive_fifty_kills(
 
     print(dict(ends))  # noqa: T201  a figure for the person who runs it
     assert sum(ends.values()) == 100
+
+
+async def test_change_that_was_cut_off_stops_the_run_until_a_person_decides(
+    own_stack: StackUnderTest, workers: OwnWorkers, tmp_path: Path
+) -> None:
+    file = tmp_path / "changes"
+    first = workers.start()
+    async with own_stack.services() as services:
+        await workers.ready(services, first)
+        change = {"file": str(file), "word": "it", "seconds": 2}
+        text = workflow(
+            [
+                node("before", "change", inputs={**change, "word": "before", "seconds": 0}, undo="automatic"),
+                node("change", "change", needs=["before"], inputs=change, undo="automatic"),
+                node("after", needs=["change"]),
+                node("report", needs=["after"], run="always"),
+            ]
+        )
+        name = (await services.apply(text, file="test.yaml", by="test")).name
+        run_id = (await services.start(name, {})).run_id
+        await eventually(lambda: asyncio.to_thread(lambda: lines(file) == ["do before", "do it"]))
+
+        workers.kill(first)
+        workers.start()
+        shown = await end_of(services, run_id)
+
+        assert shown["state"] == "interrupted"
+        assert states(shown) == {
+            "before": "succeeded",
+            "change": "interrupted",
+            "after": "skipped",
+            "report": "succeeded",
+        }
+        assert f"run it again with: penstock runs retry {run_id}" in shown["message"]
+        assert (await prefect_state(services, shown)).name == "Interrupted"
+        assert lines(file) == ["do before", "do it"], "neither repeated nor undone"
+        await services.retry(run_id)
+        await eventually(lambda: has_completed(services, run_id))
+    assert lines(file) == ["do before", "do it", "do it"]
 
 
 async def test_late_writes_of_a_worker_that_was_stopped_are_refused(

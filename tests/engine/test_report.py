@@ -47,12 +47,11 @@ def test_report_keeps_text_from_outside_in_its_cell() -> None:
 
 
 def test_check_refuses_what_the_engine_would_pass_over() -> None:
-    source = text("a", concurrency={"key": "k"}, budget={"max_mutations": 1, "window": "1h"})
+    source = text("a", triggers=[{"type": "schedule", "cron": "0 6 * * *"}])
 
     with pytest.raises(SpecError) as caught:
         check_text(source, file="w", catalog=CATALOG)
 
     assert [problem.message for problem in caught.value.problems] == [
-        "'concurrency' is not available in this version",
-        "'budget' is not available in this version",
+        "'triggers' is not available in this version",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from penstock.contracts import Agent, Plan
 __all__ = ["make_card", "markdown_of"]
 
 _LONGEST_DIFF = 20_000
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories of characters that nobody sees, or that change how others are seen."""
 
 
 def make_card(
@@ -63,6 +66,8 @@ def markdown_of(card: Mapping[str, Any]) -> str:
     plan = card["plan"]
     if plan is None:
         return "\n".join([*lines, "", "Inputs:", *_listed(card["inputs"])])
+    if plan["targets"]:
+        lines.append(f"- **Where** {', '.join(_code(target) for target in plan['targets'])}")
     lines += ["", _code(plan["summary"]), ""]
     lines += [f"- {_code(c['action'])} {_code(c['target'])} {_code(c['detail'])}" for c in plan["changes"]]
     if plan["diff"]:
@@ -76,13 +81,23 @@ def _listed(inputs: Mapping[str, Any]) -> list[str]:
 
 def _code(value: Any) -> str:
     """Show a text as it is, on one line."""
-    flat = " ".join(str(value).split()).replace("`", "'")
+    flat = " ".join(_visible(str(value)).split()).replace("`", "'")
     return f"`{flat}`" if flat else ""
 
 
 def _fenced(text: str, kind: str) -> str:
     short = text if len(text) <= _LONGEST_DIFF else f"{text[:_LONGEST_DIFF]}\n… {len(text):,} characters"
-    longest = 3
-    while "`" * longest in short:
+    shown, longest = _visible(short), 3
+    while "`" * longest in shown:
         longest += 1
-    return f"{'`' * longest}{kind}\n{short}\n{'`' * longest}"
+    return f"{'`' * longest}{kind}\n{shown}\n{'`' * longest}"
+
+
+def _visible(text: str) -> str:
+    """Write out what would not be seen, such as marks that turn the direction of a line."""
+    lines = text.replace("\r\n", "\n")
+    return "".join(_named(char) if unicodedata.category(char) in _UNSEEN else char for char in lines)
+
+
+def _named(char: str) -> str:
+    return char if char in "\n\t" else f"\\u{ord(char):04x}"

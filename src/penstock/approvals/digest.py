@@ -35,5 +35,5 @@ def semantic_digest(
         "inputs": dict(inputs),
         "plan": None if plan is None else asdict(plan),
     }
-    canonical = json.dumps(bound, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    canonical = json.dumps(bound, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -15,6 +15,9 @@ _MARKS = {
     NodeState.FAILED: "✗",
     NodeState.SKIPPED: "-",
     NodeState.REJECTED: "⊘",
+    NodeState.INTERRUPTED: "⚠",
+    NodeState.CANCELLED: "⊘",
+    NodeState.UNDONE: "↶",
 }
 _LONGEST_CELL = 300
 
@@ -22,7 +25,7 @@ _LONGEST_CELL = 300
 def headline(results: Mapping[str, NodeResult]) -> str:
     """Say in one line how the nodes of a run ended: what failed and why, or how many succeeded."""
     for node_id, result in results.items():
-        if result.state in {NodeState.FAILED, NodeState.REJECTED} and not result.tolerated:
+        if result.error is not None and not result.tolerated:
             return f"node {node_id!r} {result.state.value}: {(result.error or {}).get('message', '')}"
     counts: dict[str, int] = {}
     for result in results.values():

@@ -15,7 +15,7 @@ from penstock.engine.facts import RunFacts
 from penstock.engine.prefect_api import Form, suspend, take_form
 from penstock.engine.scheduler import NodeResult
 from penstock.engine.starting import RunStarter
-from penstock.errors import ApprovalError
+from penstock.errors import ApprovalError, InputInvalid
 from penstock.store.approvals import ApprovalRequest, decide, list_requests, take_code
 from penstock.store.database import Database
 from penstock.store.runs import get_run
@@ -63,7 +63,7 @@ class Suspension:
                 comment=str(answer.get("comment", "")),
                 via="prefect",
             )
-        except ApprovalError as error:
+        except (ApprovalError, InputInvalid) as error:
             return error.message
         return ""
 
