@@ -277,17 +277,20 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
             self._seen.popitem(last=False)
 
     async def _carry(self, flow_run: FlowRun, control: RunControl) -> None:
+        claimed = False  # until Prefect says so it may be another worker's; the sweep finds a lost answer
         try:
-            if await claim(self.client, flow_run.id):
+            claimed = await claim(self.client, flow_run.id)
+            if claimed:
                 await self._execute(flow_run, control)
         except asyncio.CancelledError:
-            if control.reason is Stop.LEAVE:
+            if control.reason is Stop.LEAVE and claimed:
                 await self._leave(flow_run.id)
             if control.reason is None:
                 raise
         except Exception:  # not the run's failure: it is tried again, a few times, and the worker goes on
             self._logger.exception("Run %s could not be carried out; it is taken again", flow_run.id)
-            await self._give_up(flow_run.id)
+            if claimed:
+                await self._give_up(flow_run.id)
         finally:
             self._land(flow_run.id)
 
