@@ -134,6 +134,8 @@ class _Undelivered(Exception):  # noqa: N818  it names what happened to one targ
     capabilities=("notification",),
     timeout_s=120,
     egress=("*",),
+    # A message that comes twice does less harm than one that never comes.
+    idempotent=True,
 )
 async def notify(ctx: AgentContext, params: NotifyInput) -> NotifyOutput:
     """Send a message to people.

@@ -339,3 +339,22 @@ async def test_finished_run_of_prefect_shows_how_it_ended(services: Any, tmp_pat
     shown = await run(services, text)
 
     assert (await prefect_state(services, shown)).name == "Failed"
+
+
+async def test_items_that_changed_something_are_undone_when_the_run_takes_too_long(
+    services: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "trace"
+    inputs = {"file": str(file), "word": "{{ x.word }}", "seconds": "{{ x.seconds }}"}
+    items = [{"word": "a", "seconds": 0}, {"word": "b", "seconds": 0}, {"word": "c", "seconds": 60}]
+    text = workflow(
+        [node("each", "change", inputs=inputs, foreach={"in": items, "as": "x"}, undo="automatic")],
+        timeout="3s",
+    )
+
+    shown = await run(services, text)
+
+    assert shown["state"] == "failed"
+    assert shown["error"]["code"] == "run_timed_out"
+    assert lines(file) == ["do a", "do b", "do c", "undo b", "undo a"]
+    assert states(shown) == {"each[0]": "undone", "each[1]": "undone", "each[2]": "cancelled"}

@@ -36,17 +36,20 @@ class WorkflowFiles:
         Raises:
             SpecError: With every mistake, also of a file that holds a workflow which it runs.
         """
-        from penstock.workflow import load_workflow  # noqa: PLC0415  quick start
+        from penstock.engine.support import refuse_unsupported  # noqa: PLC0415  quick start
+        from penstock.workflow import load_workflow  # noqa: PLC0415
 
         text, own = read_file(path), self._file(path)
         others = list(self._beside(path)) if b"workflow" in text else []
         known = {other.name: other.workflow for other in reversed(others) if other.workflow}
         try:
-            return load_workflow(text, file=str(path), catalog=replace(agents, workflows=known))
+            checked = load_workflow(text, file=str(path), catalog=replace(agents, workflows=known))
+            refuse_unsupported(checked.workflow)
         except SpecError as error:
             wanted = set(own.runs) - set(known)
             further = [p for other in others if other.name in wanted for p in other.problems]
             raise SpecError.of([*error.problems, *further]) from None
+        return checked
 
     def children_first(self) -> list[Path]:
         """Order the named files so that each comes after those that it runs.

@@ -12,6 +12,7 @@ from penstock.approvals.card import make_card
 from penstock.approvals.digest import semantic_digest
 from penstock.approvals.gate import GateRequest, Grant, Waiting
 from penstock.contracts import Agent, Plan, Risk
+from penstock.engine import failures
 from penstock.engine.facts import Engine, RunFacts, Unit
 from penstock.engine.scheduler import NodeResult
 from penstock.errors import ApprovalError
@@ -45,11 +46,12 @@ async def propose(
     results: Mapping[str, NodeResult],
 ) -> Proposal:
     """Have the agent plan, without side effects, and make the request that binds the plan."""
+    workflow, node = run.workflow.workflow.name, unit.node
     plan = None
     if agent.planner is not None:
-        async with engine.workspace(unit.label) as workspace:
+        limit = failures.time_limit(node.timeout_s or agent.timeout_s)
+        async with engine.workspace(unit.label) as workspace, limit:
             plan = await agent.planner(run.context(engine, unit, workspace, attempt=1), params)
-    workflow, node = run.workflow.workflow.name, unit.node
     inputs = params.model_dump(mode="json")
     title = node.render_title(run.scope(results, unit)) or f"{agent.name}: {unit.label} of {workflow}"
     approval = node.spec.approval

@@ -19,7 +19,7 @@ from penstock.store.nodes import Node, NodeChange, write_nodes
 from penstock.store.states import NodeState
 from penstock.workflow import CheckedWorkflow
 
-__all__ = ["StoreBudget", "StoreJournal", "past_of"]
+__all__ = ["StoreBudget", "StoreJournal", "past_of", "results_of"]
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -131,8 +131,7 @@ async def past_of(nodes: Sequence[Node], workflow: CheckedWorkflow, outputs: Out
             else:
                 ended[node.node_id] = result
     for node_id in ended.keys() & items.keys():
-        in_order = sorted(items[node_id].items(), key=lambda pair: int(pair[0]))
-        ended[node_id] = _with_items(ended[node_id], dict(in_order))
+        ended[node_id] = replace(ended[node_id], items=_in_order(items[node_id]))
     return Past(
         nodes=ended,
         items=items,
@@ -143,8 +142,20 @@ async def past_of(nodes: Sequence[Node], workflow: CheckedWorkflow, outputs: Out
     )
 
 
-def _with_items(result: NodeResult, items: Mapping[str, NodeResult]) -> NodeResult:
-    return replace(result, items=tuple(items.values()))
+def results_of(past: Past) -> dict[str, NodeResult]:
+    """Give the results of a run that was cut off; a `foreach` that was not through has the items it has."""
+    begun = {
+        node_id: NodeResult(NodeState.CANCELLED, items=_in_order(items))
+        for node_id, items in past.items.items()
+        if node_id not in past.nodes
+    }
+    return {**past.nodes, **begun}
+
+
+def _in_order(items: Mapping[str, NodeResult]) -> tuple[NodeResult, ...]:
+    """Sort items by their keys, which count from 0; one that never ran counts as cancelled."""
+    count = max(int(key) for key in items) + 1
+    return tuple(items.get(str(number), NodeResult(NodeState.CANCELLED)) for number in range(count))
 
 
 async def _result(node: Node, workflow: CheckedWorkflow, outputs: OutputStore) -> NodeResult:

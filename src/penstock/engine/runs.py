@@ -21,7 +21,7 @@ from penstock.engine.control import RunControl, Stop
 from penstock.engine.endings import Ending
 from penstock.engine.facts import Engine, RunFacts
 from penstock.engine.gates import StoreGate
-from penstock.engine.journal import StoreBudget, StoreJournal, past_of
+from penstock.engine.journal import StoreBudget, StoreJournal, past_of, results_of
 from penstock.engine.nodes import NodeRunner, Past, RunKit
 from penstock.engine.places import PLACE_WAIT_S, take_place
 from penstock.engine.prefect_api import flow_run_context, hand_over, postpone, set_running
@@ -267,7 +267,7 @@ class _Visit:
         else:
             await self._close_nodes(kit.run.id)
             rows = await nodes_of(self._shared.database, kit.run.id)
-            results = (await past_of(rows, kit.run.workflow, kit.engine.outputs)).nodes
+            results = results_of(await past_of(rows, kit.run.workflow, kit.engine.outputs))
             ending = endings.failed(walked, kit.engine.redactor)
         if ending.undoes:
             results, undone = await undo_changes(kit, results, nodes.task_runs_of)

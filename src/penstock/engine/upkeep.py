@@ -146,13 +146,13 @@ class Upkeep:
                 await self._schedule(run_id)
 
     async def compare_waiting(self) -> None:
-        """Find waiting runs that were cancelled or deleted in Prefect while no worker heard of it."""
+        """Find waiting runs that were ended or deleted in Prefect while no worker heard of it."""
         after: UUID | None = None
         while page := await waiting_runs(self.database, limit=200, after=after):
             states = await states_of(self.client, page)
             for run_id in page:
                 state = states.get(run_id)
-                if state is None or state.is_cancelled():
+                if state is None or state.is_final():
                     await self.closing.cancelled(run_id, by="somebody in Prefect")
             after = page[-1]
 
