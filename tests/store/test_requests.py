@@ -153,6 +153,28 @@ async def test_run_without_its_request_takes_what_it_is_given(database: Database
     assert (run.requester, run.trigger_type, run.parent) == ("unknown", "manual", None)
 
 
+async def test_run_gets_nothing_of_a_request_that_is_not_its_own(
+    database: Database, revision: Revision
+) -> None:
+    others = [
+        await request(database, trust=Trust.OPERATOR, requester="ann"),
+        (await accept(database, RunRequest(uuid4(), "other", trust=Trust.OPERATOR))).request,
+    ]
+    await set_request_run(database, others[0].id, uuid4())
+
+    for other in others:
+        run = (await enter(database, revision, request_id=other.id)).run
+        assert (run.trust, run.requester, run.request_id) == (Trust.AUTHENTICATED, "unknown", None)
+
+
+async def test_run_takes_the_inputs_that_were_accepted(database: Database, revision: Revision) -> None:
+    made = await request(database, inputs={"host": "asked for"})
+
+    run = (await enter(database, revision, request_id=made.id, inputs={"host": "slipped in"})).run
+
+    assert run.inputs == {"host": "asked for"}
+
+
 async def test_set_request_run_is_for_one_run(database: Database, revision: Revision) -> None:
     made, run_id = await request(database), uuid4()
     for _ in range(2):

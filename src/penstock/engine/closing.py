@@ -97,18 +97,21 @@ class Closing:
             return
         if run.state.terminal or run.worker_id is not None:
             return
-        await self._close_nodes(run_id)
+        await self.close_nodes(run_id, "the run was cancelled")
         await self.end(run_id, cancelled(run.cancelled_by or by), token=None)
 
-    async def _close_nodes(self, run_id: UUID) -> None:
+    async def close_nodes(self, run_id: UUID, reason: str, *, token: int | None = None) -> None:
+        """Record that the nodes of a run that ends have ended too.
+
+        Args:
+            token: What the worker entered the run with; None for a run that no worker has.
+        """
         changes = [
-            NodeChange(
-                node.node_id, NodeState.CANCELLED, node.attempt, node.item, reason="the run was cancelled"
-            )
+            NodeChange(node.node_id, NodeState.CANCELLED, node.attempt, node.item, reason=reason)
             for node in await nodes_of(self.database, run_id)
             if not node.state.terminal
         ]
-        await write_nodes(self.database, run_id, changes)
+        await write_nodes(self.database, run_id, changes, token=token)
 
     async def _tell_others(self, run_id: UUID) -> None:
         try:

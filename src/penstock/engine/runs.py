@@ -33,9 +33,9 @@ from penstock.engine.undo import undo_changes
 from penstock.engine.waiting import Suspension
 from penstock.errors import LeaseLost, NodeTimedOut, PenstockError, StoreError
 from penstock.store.database import Database
-from penstock.store.nodes import NodeChange, nodes_of, write_nodes
+from penstock.store.nodes import nodes_of
 from penstock.store.runs import Entry, begin_run, get_run, reopen_run
-from penstock.store.states import NodeState, RunState, Trust
+from penstock.store.states import RunState, Trust
 from penstock.store.suspension import leave_run, suspend_run
 from penstock.workflow import Trust as InputTrust
 from penstock.workflow import sub_workflows, validate_inputs
@@ -114,13 +114,14 @@ class _Visit:
         except StoreError:  # nothing can be recorded; whoever can reach the store goes on
             raise
         except PenstockError as error:
+            await self._close_nodes("the run failed")
             return endings.failed(error, self._shared.engine.redactor)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._control.reason is not Stop.CANCEL or task is None:
                 raise
             task.uncancel()
-            return endings.cancelled(self._control.by)
+            return await self._cancelled(self._control.by)
 
     async def _enter_and_run(self) -> Ending | None:
         entry = await self._enter()
@@ -133,8 +134,9 @@ class _Visit:
             run = entry.run
         self.token = run.token
         if run.cancel_requested_at is not None:
-            return endings.cancelled(run.cancelled_by or "")
+            return await self._cancelled(run.cancelled_by or "")
         if run.crashes >= _MOST_CRASHES:
+            await self._close_nodes("the run was given up")
             return endings.crashed(run.crashes, entry.nodes)
         pinned = await self._shared.revisions.get(run.revision_id)
         facts = self._facts(entry, pinned)
@@ -265,7 +267,7 @@ class _Visit:
             results: Mapping[str, NodeResult] = walked.results
             ending = endings.of_results(kit, results)
         else:
-            await self._close_nodes(kit.run.id)
+            await self._close_nodes("the run timed out")
             rows = await nodes_of(self._shared.database, kit.run.id)
             results = results_of(await past_of(rows, kit.run.workflow, kit.engine.outputs))
             ending = endings.failed(walked, kit.engine.redactor)
@@ -275,14 +277,14 @@ class _Visit:
         await endings.leave_report(self._shared.client, kit.run, ending, results)
         return ending
 
-    async def _close_nodes(self, run_id: UUID) -> None:
+    async def _cancelled(self, by: str) -> Ending:
+        await self._close_nodes("the run was cancelled")
+        return endings.cancelled(by)
+
+    async def _close_nodes(self, reason: str) -> None:
         """Record that the nodes which the run's end cut off have ended too."""
-        changes = [
-            NodeChange(node.node_id, NodeState.CANCELLED, node.attempt, node.item, reason="the run timed out")
-            for node in await nodes_of(self._shared.database, run_id)
-            if not node.state.terminal
-        ]
-        await write_nodes(self._shared.database, run_id, changes, token=self.token)
+        if self.token is not None:
+            await self._closing.close_nodes(self._flow_run.id, reason, token=self.token)
 
 
 class _RunTimedOut(NodeTimedOut):

@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from penstock.approvals.card import markdown_of
 from penstock.engine.closing import Closing
 from penstock.engine.facts import RunFacts
-from penstock.engine.prefect_api import Form, suspend, take_form
+from penstock.engine.prefect_api import Form, states_of, suspend, take_form
 from penstock.engine.scheduler import NodeResult
 from penstock.engine.starting import RunStarter
 from penstock.errors import ApprovalError, InputInvalid
@@ -84,7 +84,7 @@ class Suspension:
             message=message,
             form=_form(asked, note) if asked else None,
         )
-        if not suspended:
+        if not suspended and await self._is_over():
             await self.closing.cancelled(self.facts.id)
             return
         limits = self.facts.workflow.workflow.concurrency
@@ -92,6 +92,11 @@ class Suspension:
             await self.closing.call_next(await get_run(self.database, self.facts.id))
         if await has_news(self.database, self.facts.id):
             await self.starter.wake(self.facts.id)
+
+    async def _is_over(self) -> bool:
+        """Say whether somebody ended the run in Prefect; if it only moved on there, the sweep takes it up."""
+        state = (await states_of(self.client, [self.facts.id])).get(self.facts.id)
+        return state is None or state.is_cancelling() or state.is_final()
 
     async def _open(self) -> Sequence[ApprovalRequest]:
         return (await list_requests(self.database, run_id=self.facts.id)).requests

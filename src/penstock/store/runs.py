@@ -81,11 +81,12 @@ async def begin_run(
     is; `reopen_run` is for somebody who wants it tried again.
 
     Args:
-        trust: As well as `trigger`, for a run without a request.
+        trust: As well as `inputs` and `trigger`, for a run without a request.
         claimed_by: Name of the worker.
         worker_id: The worker, when it is a registered one.
-        request_id: The request that the run is for. Trust, trigger, requester, parent and
-            concurrency key are taken from it; one that does not exist is left aside.
+        request_id: The request that the run is for. Inputs, trust, trigger, requester, parent and
+            concurrency key are taken from it; one that does not exist, that is for another workflow
+            or that has another run is left aside.
         revision_id: The revision to pin, or
         deployment_id: the Prefect deployment whose current revision to pin.
     Raises:
@@ -289,13 +290,15 @@ _BEGIN = text("""
             (SELECT revision_id FROM penstock.workflow
              WHERE deployment_id = :deployment_id AND deleted_at IS NULL))
     ), requested AS (
-        SELECT * FROM penstock.run_request WHERE id = CAST(:request_id AS uuid)
+        -- Whoever makes a run in Prefect under the key of somebody else's request gets nothing of it.
+        SELECT request.* FROM penstock.run_request AS request JOIN pinned USING (workflow)
+        WHERE request.id = CAST(:request_id AS uuid) AND coalesce(request.run_id, :id) = :id
     ), entered AS (
         INSERT INTO penstock.run AS run
             (id, workflow, revision_id, name, inputs, trigger, trust, agents, state, started_at, claimed_by,
              worker_id, token, entered_at, request_id, requester, trigger_type, parent_run_id,
              parent_node_id, parent_item, concurrency_key)
-        SELECT :id, pinned.workflow, pinned.id, :name, CAST(:inputs AS jsonb),
+        SELECT :id, pinned.workflow, pinned.id, :name, coalesce(requested.inputs, CAST(:inputs AS jsonb)),
                coalesce(requested.trigger, CAST(:trigger AS jsonb)),
                coalesce(requested.trust, CAST(:trust AS text)), CAST(:agents AS jsonb), 'running', now(),
                CAST(:claimed_by AS text), CAST(:worker_id AS uuid), 1, now(), requested.id,
