@@ -126,9 +126,7 @@ def penstock_runs(bench: Bench) -> Row:
     return Row("penstock", "Penstock, through the gateway", samples)
 
 
-def workflow_samples(
-    bench: Bench, name: str, text: str, count: int, *, look_s: float = 0.01
-) -> list[Sample]:
+def workflow_samples(bench: Bench, name: str, text: str, count: int, *, look_s: float = 0.01) -> list[Sample]:
     """Run a workflow again and again, one run after the other.
 
     Args:

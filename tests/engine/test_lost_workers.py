@@ -128,13 +128,12 @@ async def has_completed(services: Any, run_id: UUID) -> bool:
     return (await services.show(run_id))["state"] == "completed"
 
 
-@pytest.mark.timeout(300)
 async def test_runs_survive_kills_at_random_points(
     own_stack: StackUnderTest, workers: OwnWorkers, tmp_path: Path
 ) -> None:
-    ends = await survive(own_stack, workers, tmp_path, kills=8)
+    ends = await survive(own_stack, workers, tmp_path, kills=6)
 
-    assert sum(ends.values()) == 16
+    assert sum(ends.values()) == 12
 
 
 @pytest.mark.slow
@@ -264,9 +263,9 @@ async def test_stopped_worker_lets_its_nodes_end_and_hands_the_rest_over(
     assert shown["nodes"]["slow"]["attempts"] == 1
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.slow)])
 async def test_two_workers_share_many_runs_and_each_run_is_done_once(
-    own_stack: StackUnderTest, workers: OwnWorkers, tmp_path: Path
+    own_stack: StackUnderTest, workers: OwnWorkers, tmp_path: Path, count: int
 ) -> None:
     trace = tmp_path / "trace"
     names = [workers.start(limit=10) for _ in range(2)]
@@ -274,12 +273,12 @@ async def test_two_workers_share_many_runs_and_each_run_is_done_once(
         await workers.ready(services, *names)
         text = workflow([node("only", "trace", inputs={"file": str(trace), "seconds": 0.2})])
         name = (await services.apply(text, file="test.yaml", by="test")).name
-        runs = [(await services.start(name, {})).run_id for _ in range(200)]
+        runs = [(await services.start(name, {})).run_id for _ in range(count)]
         await eventually(lambda: asyncio.to_thread(lambda: len(lines(trace)) == len(runs)), seconds=150)
         ends = Counter([(await end_of(services, run_id))["state"] for run_id in runs])
         takers = Counter([(await get_run(services.database, run_id)).claimed_by for run_id in runs])
 
-    assert ends == {"completed": 200}
+    assert ends == {"completed": count}
     assert Counter(line.split()[0] for line in lines(trace)) == Counter(str(run_id) for run_id in runs)
     assert set(takers) == set(names), "both have had a share"
 

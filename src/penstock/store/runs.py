@@ -84,9 +84,8 @@ async def begin_run(
         trust: As well as `inputs` and `trigger`, for a run without a request.
         claimed_by: Name of the worker.
         worker_id: The worker, when it is a registered one.
-        request_id: The request that the run is for. Inputs, trust, trigger, requester, parent and
-            concurrency key are taken from it; one that does not exist, that is for another workflow
-            or that has another run is left aside.
+        request_id: The request that the run is for: all that it says holds. One that does not exist,
+            is for another workflow or has another run is left aside.
         revision_id: The revision to pin, or
         deployment_id: the Prefect deployment whose current revision to pin.
     Raises:
