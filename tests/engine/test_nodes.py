@@ -358,3 +358,21 @@ async def test_items_that_changed_something_are_undone_when_the_run_takes_too_lo
     assert shown["error"]["code"] == "run_timed_out"
     assert lines(file) == ["do a", "do b", "do c", "undo b", "undo a"]
     assert states(shown) == {"each[0]": "undone", "each[1]": "undone", "each[2]": "cancelled"}
+
+
+async def test_change_that_was_never_confirmed_is_undone_when_the_run_takes_too_long(
+    services: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "trace"
+    verify = {"agent": "needs-file", "with": {"file": str(tmp_path / "never")}, "within": "10m"}
+    change = {"file": str(file), "word": "w"}
+    text = workflow(
+        [node("a", "change", inputs=change, verify=verify, undo="automatic", retry={"base": "100ms"})],
+        timeout="3s",
+    )
+
+    shown = await run(services, text)
+
+    assert shown["error"]["code"] == "run_timed_out"
+    assert lines(file) == ["do w", "undo w"]
+    assert states(shown) == {"a": "undone"}

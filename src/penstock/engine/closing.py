@@ -103,11 +103,19 @@ class Closing:
     async def close_nodes(self, run_id: UUID, reason: str, *, token: int | None = None) -> None:
         """Record that the nodes of a run that ends have ended too.
 
+        A change whose check was still to come has failed: it was made and nobody confirmed it.
+
         Args:
             token: What the worker entered the run with; None for a run that no worker has.
         """
         changes = [
-            NodeChange(node.node_id, NodeState.CANCELLED, node.attempt, node.item, reason=reason)
+            NodeChange(
+                node.node_id,
+                NodeState.FAILED if node.state is NodeState.VERIFYING else NodeState.CANCELLED,
+                node.attempt,
+                node.item,
+                reason=reason,
+            )
             for node in await nodes_of(self.database, run_id)
             if not node.state.terminal
         ]

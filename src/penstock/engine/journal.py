@@ -139,6 +139,7 @@ async def past_of(nodes: Sequence[Node], workflow: CheckedWorkflow, outputs: Out
         task_runs={(node.node_id, node.item): node.task_run_id for node in known if node.task_run_id},
         cut_off=frozenset((n.node_id, n.item) for n in known if n.state is NodeState.RUNNING),
         unverified=unverified,
+        waiting=frozenset((n.node_id, n.item) for n in known if n.state is NodeState.WAITING),
     )
 
 
