@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from engine.flows import node, workflow
-from engine.test_gates import decide, end_of, eventually, lines, mutate, requests, suspended
+from engine.test_gates import decide, end_of, eventually, lines, mutate, requests, start, suspended
 from engine.test_runs import prefect_state, states
 from penstock.store.runs import events_of, get_run
 from support.stack import PLUGIN, StackUnderTest, running
@@ -163,8 +163,7 @@ async def test_change_that_was_cut_off_stops_the_run_until_a_person_decides(
                 node("report", needs=["after"], run="always"),
             ]
         )
-        name = (await services.apply(text, file="test.yaml", by="test")).name
-        run_id = (await services.start(name, {})).run_id
+        run_id = await start(services, text)
         await eventually(lambda: asyncio.to_thread(lambda: lines(file) == ["do before", "do it"]))
 
         workers.kill(first)
@@ -225,8 +224,7 @@ async def test_gates_hold_while_all_workers_are_gone(
     first = workers.start()
     async with own_stack.services() as services:
         text = workflow([mutate(file), node("other"), node("last", needs=["mutate", "other"])])
-        name = (await services.apply(text, file="test.yaml", by="test")).name
-        run_id = (await services.start(name, {})).run_id
+        run_id = await start(services, text)
         (request,) = await requests(services, run_id)
         await suspended(services, run_id)
 
@@ -250,8 +248,7 @@ async def test_stopped_worker_lets_its_nodes_end_and_hands_the_rest_over(
         text = workflow(
             [node("slow", "trace", inputs=slow), node("next", "trace", needs=["slow"], inputs=slow)]
         )
-        name = (await services.apply(text, file="test.yaml", by="test")).name
-        run_id = (await services.start(name, {})).run_id
+        run_id = await start(services, text)
         await eventually(lambda: asyncio.to_thread(lambda: len(lines(trace)) == 1))
 
         workers.signal(first, signal.SIGTERM)

@@ -70,6 +70,7 @@ class RunExecutor:
     client: PrefectClient
     result_store: ResultStore
     starter: RunStarter
+    closing: Closing
     worker_name: str
     worker_id: UUID
 
@@ -80,28 +81,27 @@ class RunExecutor:
             PenstockError: How it ended could not be recorded.
             asyncio.CancelledError: It was stopped, and not because somebody cancelled it.
         """
-        closing = Closing(self.database, self.client, self.starter)
         if not await set_running(self.client, flow_run):
-            await closing.cancelled(flow_run.id)  # cancelled or deleted before it was taken
+            await self.closing.cancelled(flow_run.id)  # cancelled or deleted before it was taken
             return
-        visit = _Visit(self, flow_run, control, closing)
+        visit = _Visit(self, flow_run, control)
         try:
             ending = await visit.go()
         except LeaseLost:
             control.stop(Stop.LOST)
             return
         if ending is not None:
-            await closing.end(flow_run.id, ending, token=visit.token, alone=visit.alone)
+            await self.closing.end(flow_run.id, ending, token=visit.token, alone=visit.alone)
 
 
 class _Visit:
     """One worker's time with one run."""
 
-    def __init__(self, shared: RunExecutor, flow_run: FlowRun, control: RunControl, closing: Closing) -> None:
+    def __init__(self, shared: RunExecutor, flow_run: FlowRun, control: RunControl) -> None:
         self._shared = shared
         self._flow_run = flow_run
         self._control = control
-        self._closing = closing
+        self._closing = shared.closing
         self.token: int | None = None
         """What the run was entered with; None until it is."""
         self.alone = False

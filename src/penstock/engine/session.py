@@ -87,7 +87,7 @@ async def open_session(
     try:
         starter = RunStarter(database, client, pool)
         closing = Closing(database, client, starter)
-        executor = _executor(settings, database, client, starter, name=name, worker_id=worker_id)
+        executor = _executor(settings, database, closing, name=name, worker_id=worker_id)
         upkeep = Upkeep(database, client, starter, closing, worker_id, in_flight)
         yield WorkerSession(worker_id, database, executor, closing, upkeep)
     finally:
@@ -101,8 +101,7 @@ async def open_session(
 def _executor(
     settings: Settings,
     database: Database,
-    client: PrefectClient,
-    starter: RunStarter,
+    closing: Closing,
     *,
     name: str,
     worker_id: UUID,
@@ -119,4 +118,14 @@ def _executor(
         make_sandbox=lambda: select(settings),
     )
     revisions = Revisions(database, agents, settings.allow)
-    return RunExecutor(engine, database, revisions, client, store, starter, name, worker_id)
+    return RunExecutor(
+        engine,
+        database,
+        revisions,
+        closing.client,
+        store,
+        closing.starter,
+        closing,
+        worker_name=name,
+        worker_id=worker_id,
+    )

@@ -91,11 +91,21 @@ class Upkeep:
         await expire_requests(self.database)
         for run_id in await suspended_with_news(self.database, older_than_s=0.0):
             await self.starter.wake(run_id)
-        for run_id in await queued_runs(self.database, limit=100):
-            await self.closing.call_next(await get_run(self.database, run_id))
+        await self._call_queued()
         await self._mend_unfinished()
         await self._mend_free()
         await forget_expired(self.database)
+
+    async def _call_queued(self) -> None:
+        """Call the runs for which a place has come free, each line of them once."""
+        lines = {
+            (run.revision_id, run.concurrency_key): run
+            for run in [
+                await get_run(self.database, run_id) for run_id in await queued_runs(self.database, limit=100)
+            ]
+        }
+        for run in lines.values():
+            await self.closing.call_next(run)
 
     async def _drop_forgotten(self) -> None:
         """Let go of runs that the store says are ours and that we gave up, as when it was away too long."""
