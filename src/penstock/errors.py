@@ -23,7 +23,12 @@ PenstockError
 │   └── Conflict                  what is asked for does not go together with the run's state
 ├── ApprovalError                 something must not run without an approval
 │   ├── ApprovalClosed            the request has been decided, withdrawn or has expired
-│   └── AlreadyDecided            the same person decided otherwise before
+│   ├── AlreadyDecided            the same person decided otherwise before
+│   ├── ApprovalDenied            this person may not decide this request
+│   ├── StaleDecision             the decision is about something else than what would run now
+│   ├── ApprovalLapsed            nobody decided in time, and the workflow calls that a failure
+│   └── ApprovalWithdrawn         what was asked for is no longer wanted
+├── NotSignedIn                   nobody knows who asks
 ├── SandboxError                  a tool could not run, or was stopped, in its sandbox
 │   ├── SandboxUnavailable        this machine has no usable backend
 │   ├── ToolMissing               the tool is not installed
@@ -259,6 +264,38 @@ class AlreadyDecided(ApprovalError):
 
     code = "already_decided"
     http_status = 409
+
+
+class ApprovalDenied(ApprovalError):
+    """This person may not decide this request; the message says why."""
+
+    code = "approval_denied"
+
+
+class StaleDecision(ApprovalError):
+    """The decision is about something else than what the request asks for."""
+
+    code = "stale_decision"
+    http_status = 409
+
+
+class ApprovalLapsed(ApprovalError):
+    """Nobody decided in time, and the workflow calls that a failure."""
+
+    code = "approval_lapsed"
+
+
+class ApprovalWithdrawn(ApprovalError):
+    """What was asked for is no longer wanted."""
+
+    code = "approval_withdrawn"
+
+
+class NotSignedIn(PenstockError):
+    """Nobody knows who asks: sign in first."""
+
+    code = "not_signed_in"
+    http_status = 401
 
 
 class SandboxError(PenstockError):

@@ -69,6 +69,38 @@ class GatewaySettings(BaseModel):
     """The HTTP gateway."""
 
     host: str = Field(default="127.0.0.1", description="Address the gateway listens on.")
+    url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/?#]+$",
+        description="Where people reach the gateway, for links and for the login; unset means host and port.",
+    )
+    session_hours: float = Field(
+        default=12.0, gt=0, le=24 * 30, description="Hours until somebody who has signed in must do so again."
+    )
+
+
+class OidcSettings(BaseModel):
+    """Login by an identity provider that speaks OpenID Connect."""
+
+    issuer: str | None = Field(
+        default=None, description="URL of the identity provider; unset means that there is none."
+    )
+    client_id: str = Field(default="penstock", description="Name under which the provider knows Penstock.")
+    client_secret: SecretStr | None = Field(default=None, description="Secret that goes with it, if any.")
+    scopes: list[str] = Field(
+        default_factory=lambda: ["openid", "profile", "email"], description="What is asked for, as JSON."
+    )
+    name_claim: str = Field(default="preferred_username", description="Claim that holds a person's name.")
+    groups_claim: str = Field(default="groups", description="Claim that lists a person's groups.")
+
+
+class ApprovalSettings(BaseModel):
+    """Requests for approval."""
+
+    notify: list[str] = Field(
+        default_factory=list,
+        description="Names of the notification blocks that hear of every request for approval, as JSON.",
+    )
 
 
 class LimitSettings(BaseModel):
@@ -117,10 +149,22 @@ class Settings(BaseSettings):
         description="Allow-lists that workflow inputs name with allow:, as JSON;"
         " an entry may end in * to allow every value with that prefix.",
     )
+    people: Path | None = Field(
+        default=None,
+        description="File with the people, their groups and roles; unset means that whoever can use this"
+        " machine may approve.",
+    )
+    policies: Path | None = Field(
+        default=None, description="Folder with policies: who must approve what, and when nothing may change."
+    )
     plugins: PluginSettings = Field(default_factory=PluginSettings, description="Agent plugins.")
     worker: WorkerSettings = Field(default_factory=WorkerSettings, description="The worker.")
     prefect: PrefectSettings = Field(default_factory=PrefectSettings, description="The Prefect server.")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="The gateway.")
+    oidc: OidcSettings = Field(default_factory=OidcSettings, description="Login by an identity provider.")
+    approvals: ApprovalSettings = Field(
+        default_factory=ApprovalSettings, description="Requests for approval."
+    )
     limits: LimitSettings = Field(default_factory=LimitSettings, description="Caps.")
     log_level: str = Field(
         default="INFO",

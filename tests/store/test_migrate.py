@@ -16,11 +16,12 @@ from sqlalchemy import CheckConstraint, Connection, text
 
 from penstock.errors import StoreError
 from penstock.store import migrate
+from penstock.store.approval_tables import metadata
 from penstock.store.database import Database
 from penstock.store.embedded import SUPERUSER, USER, Server
 from penstock.store.runs import finish_run, get_run
 from penstock.store.states import RunState
-from penstock.store.tables import SCHEMA, metadata
+from penstock.store.tables import SCHEMA
 
 CHECKS = """
     SELECT conname AS name, pg_get_constraintdef(oid) AS definition FROM pg_constraint

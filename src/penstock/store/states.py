@@ -73,6 +73,10 @@ class ApprovalState(StrEnum):
     OPEN = "open"
     APPROVED = "approved"
     REJECTED = "rejected"
+    SENT_BACK = "sent_back"
+    """Somebody wants another plan and says why."""
+    EDITED = "edited"
+    """Somebody approved with other inputs; a request with those follows."""
     WITHDRAWN = "withdrawn"
     """The run no longer wants to know."""
     EXPIRED = "expired"
@@ -85,6 +89,8 @@ class Verdict(StrEnum):
 
     APPROVE = "approve"
     REJECT = "reject"
+    SEND_BACK = "send_back"
+    """Plan again, with a note."""
 
 
 class Trust(StrEnum):

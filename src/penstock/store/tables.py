@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from penstock.store.states import ApprovalState, NodeState, RunState, Trust, Verdict
+from penstock.store.states import NodeState, RunState, Trust
 
 SCHEMA = "penstock"
 RUN_CHANNEL = "penstock_run"
@@ -42,11 +42,12 @@ metadata = MetaData(
     },
 )
 
-_NOW = text("now()")
-_EMPTY = text("'{}'::jsonb")
+NOW = text("now()")
+EMPTY = text("'{}'::jsonb")
 
 
-def _one_of(table: str, column: str, values: type[StrEnum]) -> CheckConstraint:
+def one_of(table: str, column: str, values: type[StrEnum]) -> CheckConstraint:
+    """Make the check that a column holds one of the values."""
     listed = ", ".join(f"'{value.value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{table}_{column}_check")
 
@@ -57,8 +58,8 @@ workflow = Table(
     Column("name", Text, primary_key=True),
     Column("deployment_id", Uuid, unique=True),
     Column("revision_id", Uuid),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("deleted_at", DateTime(timezone=True)),
     ForeignKeyConstraint(
         ["name", "revision_id"],
@@ -79,7 +80,7 @@ workflow_revision = Table(
     Column("spec", JSONB, nullable=False),
     Column("agents", JSONB, nullable=False),
     Column("created_by", Text, nullable=False),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     UniqueConstraint("workflow", "number"),
     UniqueConstraint("workflow", "digest"),
     UniqueConstraint("workflow", "id"),
@@ -94,8 +95,8 @@ worker = Table(
     Column("pool", Text, nullable=False),
     Column("process", Text, nullable=False),
     Column("ttl_s", Double, nullable=False),
-    Column("started_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    Column("held_since", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("held_since", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("expires_at", DateTime(timezone=True), nullable=False),
 )
 
@@ -105,8 +106,8 @@ run_request = Table(
     Column("id", Uuid, primary_key=True),
     Column("workflow", Text, nullable=False),
     Column("key", Text),
-    Column("inputs", JSONB, nullable=False, server_default=_EMPTY),
-    Column("trigger", JSONB, nullable=False, server_default=_EMPTY),
+    Column("inputs", JSONB, nullable=False, server_default=EMPTY),
+    Column("trigger", JSONB, nullable=False, server_default=EMPTY),
     Column("trigger_type", Text, nullable=False, server_default=text("'manual'")),
     Column("trust", Text, nullable=False),
     Column("requester", Text, nullable=False, server_default=text("'unknown'")),
@@ -116,10 +117,10 @@ run_request = Table(
     Column("concurrency_key", Text),
     Column("queue", Text),
     Column("run_id", Uuid, unique=True),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("closed_at", DateTime(timezone=True)),
     UniqueConstraint("workflow", "key"),
-    _one_of("run_request", "trust", Trust),
+    one_of("run_request", "trust", Trust),
     Index("run_request_parent_run_id_idx", "parent_run_id"),
     Index(
         "run_request_open_idx",
@@ -137,19 +138,19 @@ run = Table(
     Column("workflow", Text, nullable=False),
     Column("revision_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
-    Column("inputs", JSONB, nullable=False, server_default=_EMPTY),
-    Column("trigger", JSONB, nullable=False, server_default=_EMPTY),
+    Column("inputs", JSONB, nullable=False, server_default=EMPTY),
+    Column("trigger", JSONB, nullable=False, server_default=EMPTY),
     Column("trust", Text, nullable=False),
-    Column("agents", JSONB, nullable=False, server_default=_EMPTY),
+    Column("agents", JSONB, nullable=False, server_default=EMPTY),
     Column("state", Text, nullable=False),
     Column("message", Text),
     Column("outputs", JSONB),
     Column("error", JSONB),
-    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
     Column("claimed_by", Text),
-    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("worker_id", Uuid, ForeignKey(worker.c.id, ondelete="SET NULL")),
     Column("token", BigInteger, nullable=False, server_default=text("0")),
     Column("epoch", Integer, nullable=False, server_default=text("1")),
@@ -173,8 +174,8 @@ run = Table(
         [workflow_revision.c.workflow, workflow_revision.c.id],
         name="run_revision_id_fkey",
     ),
-    _one_of("run", "state", RunState),
-    _one_of("run", "trust", Trust),
+    one_of("run", "state", RunState),
+    one_of("run", "trust", Trust),
     Index("run_created_at_idx", "created_at", "id"),
     Index("run_workflow_created_at_idx", "workflow", "created_at", "id"),
     Index("run_state_created_at_idx", "state", "created_at", "id"),
@@ -203,7 +204,7 @@ node = Table(
     Column("task_run_id", Uuid),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
-    _one_of("node", "state", NodeState),
+    one_of("node", "state", NodeState),
     CheckConstraint("attempt >= 0", name="node_attempt_check"),
 )
 
@@ -215,57 +216,8 @@ run_event = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
     Column("type", Text, nullable=False),
     Column("node_id", Text),
-    Column("data", JSONB, nullable=False, server_default=_EMPTY),
+    Column("data", JSONB, nullable=False, server_default=EMPTY),
     Index("run_event_run_id_id_idx", "run_id", "id"),
-)
-
-approval_request = Table(
-    "approval_request",
-    metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("run_id", Uuid, ForeignKey(run.c.id, ondelete="CASCADE"), nullable=False),
-    Column("node_id", Text, nullable=False),
-    Column("item", Text, nullable=False, server_default=text("''")),
-    Column("epoch", Integer, nullable=False),
-    Column("round", Integer, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("digest", Text, nullable=False),
-    Column("title", Text, nullable=False),
-    Column("card", JSONB, nullable=False, server_default=_EMPTY),
-    Column("required", Integer, nullable=False),
-    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    Column("expires_at", DateTime(timezone=True)),
-    Column("decided_at", DateTime(timezone=True)),
-    Column("used_at", DateTime(timezone=True)),
-    Column("reason", Text),
-    Column("code_hash", Text),
-    Column("code_person", Text),
-    UniqueConstraint("run_id", "node_id", "item", "round"),
-    _one_of("approval_request", "state", ApprovalState),
-    CheckConstraint("required > 0", name="approval_request_required_check"),
-    Index(
-        "approval_request_open_key",
-        "run_id",
-        "node_id",
-        "item",
-        unique=True,
-        postgresql_where=text("state = 'open'"),
-    ),
-    Index("approval_request_state_opened_at_idx", "state", "opened_at", "id"),
-)
-
-approval_decision = Table(
-    "approval_decision",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("request_id", Uuid, ForeignKey(approval_request.c.id, ondelete="CASCADE"), nullable=False),
-    Column("person", Text, nullable=False),
-    Column("decision", Text, nullable=False),
-    Column("comment", Text, nullable=False, server_default=text("''")),
-    Column("via", Text, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
-    UniqueConstraint("request_id", "person"),
-    _one_of("approval_decision", "decision", Verdict),
 )
 
 mutation = Table(
@@ -277,7 +229,7 @@ mutation = Table(
     Column("epoch", Integer, primary_key=True),
     Column("target", Text, primary_key=True),
     Column("workflow", Text, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Index("mutation_workflow_target_at_idx", "workflow", "target", "at"),
 )
 

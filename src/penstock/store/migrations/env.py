@@ -3,7 +3,8 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from penstock.store.tables import SCHEMA, metadata
+from penstock.store.approval_tables import metadata
+from penstock.store.tables import SCHEMA
 
 connection = context.config.attributes["connection"]
 assert isinstance(connection, Connection)  # noqa: S101  tells the type checker what `attributes` holds
