@@ -135,7 +135,7 @@ async def test_form_decides_with_a_code_and_no_wrong_one(
     await run_page.open()  # else the form may be that of the round before
     form = await run_page.resume()
     await expect(form.get_by_text("The code was wrong, or had been used.")).to_be_visible()
-    code = await services.approvals.code(UUID(request["id"]), person="grace")
+    code = await code_for(services, request, "grace")
     await run_page.submit(form, "approve", code, comment="go on")
     shown = await end_of(services, run_id)
 
@@ -169,7 +169,7 @@ async def test_form_shows_the_diff_and_rejects_it(
     await expect(form.locator("pre").filter(has_text=_DIFF)).to_be_in_viewport(ratio=0.6)
     await run_page.page.set_viewport_size({"width": 1400, "height": 1350})
     await picture(run_page.page, album / "approve-in-prefect.png")
-    code = await services.approvals.code(UUID(request["id"]), person="grace")
+    code = await code_for(services, request, "grace")
     await run_page.submit(form, "reject", code, comment="keep pickle")
     shown = await end_of(services, run_id)
 
@@ -188,7 +188,7 @@ async def test_form_shows_words_of_others_as_text(
     (request,) = await requests(services, run_id)
     before = await suspended(services, run_id)
     await decide(services, request, person="grace")
-    code = await services.approvals.code(UUID(request["id"]), person="grace")
+    code = await code_for(services, request, "grace")
     run_page = visit(run_id)
     await run_page.open()
 

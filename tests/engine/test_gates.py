@@ -55,8 +55,14 @@ async def suspended(services: Any, run_id: UUID) -> Any:
 
 
 async def decide(services: Any, request: dict[str, Any], decision: str = "approve", **more: Any) -> Any:
-    person = more.pop("person", "ada")
+    name = more.pop("person", "ada")
+    person = services.rules.current().people.find(name)
     return await services.approvals.decide(UUID(request["id"]), decision, person=person, via="api", **more)
+
+
+async def code_for(services: Any, request: dict[str, Any], name: str) -> str:
+    person = services.rules.current().people.find(name)
+    return await services.approvals.code(UUID(request["id"]), person=person)
 
 
 async def end_of(services: Any, run_id: UUID) -> dict[str, Any]:
@@ -80,7 +86,7 @@ async def test_gated_node_runs_after_an_approval_and_not_before(services: Any, t
 
     (request,) = await requests(services, run_id)
     flow_run = await suspended(services, run_id)
-    assert f"waits for approval {request['id']} (0 of 1)" in flow_run.state.message
+    assert f"waits for approval {request['id']}, needs 1 approval" in flow_run.state.message
     assert states(await services.show(run_id)) == {"mutate": "waiting_approval"}
     assert lines(file) == []
     await decide(services, request)
@@ -251,7 +257,7 @@ async def test_form_of_prefect_decides_with_a_code_and_only_once(services: Any, 
     run_id = await start(services, workflow([mutate(file)]))
     (request,) = await requests(services, run_id)
     before = (await suspended(services, run_id)).state.id
-    code = await services.approvals.code(UUID(request["id"]), person="grace")
+    code = await code_for(services, request, "grace")
 
     wrong = {"decision": "approve", "code": "0000-0000-0000-0000"}
     await services.client.resume_flow_run(run_id, run_input=wrong)

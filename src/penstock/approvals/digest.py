@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock.contracts import Agent, Plan
 
-__all__ = ["semantic_digest"]
+__all__ = ["digest_of_all", "semantic_digest"]
 
 
 def semantic_digest(
@@ -36,4 +36,10 @@ def semantic_digest(
         "plan": None if plan is None else asdict(plan),
     }
     canonical = json.dumps(bound, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def digest_of_all(digests: Mapping[str, str]) -> str:
+    """Digest the digests of all items of a node, by their keys."""
+    canonical = json.dumps(dict(digests), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

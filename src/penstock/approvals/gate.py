@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from penstock.approvals.terms import Terms
 from penstock.errors import ApprovalError
 
-__all__ = ["ClosedGate", "Gate", "GateRequest", "Grant", "Waiting"]
+__all__ = ["ClosedGate", "Gate", "GateRequest", "Grant", "SaidBefore", "Waiting"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class GateRequest:
     title: str = ""
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What the approver sees, JSON types only."""
-    required: int = 1
-    """Distinct people who must approve."""
-    expires_in_s: float | None = None
-    """How long the gate waits, in seconds; None means for ever."""
+    targets: tuple[str, ...] = ()
+    terms: Terms = field(default_factory=lambda: Terms(()))
+    """Who has to agree, until when, and what may be changed."""
+    edits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Inputs that approvers have changed."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,39 @@ class Waiting:
     """What is waited for, for people."""
 
 
+@dataclass(frozen=True)
+class SaidBefore:
+    """What people have said at this gate so far, which the next request has to heed."""
+
+    round: int = 1
+    """Counts from 1; grows whenever somebody sends it back."""
+    note: str | None = None
+    """Why it was sent back."""
+    note_by: str = ""
+    edits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Inputs that approvers have changed."""
+    edited_by: str = ""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """The time, by a clock that all workers share."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nobody has said anything that changes what is asked for."""
+        return self.round == 1 and self.note is None and not self.edits
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """What the node's expressions see as `approval`."""
+        known: dict[str, Any] = {"round": self.round}
+        return known if self.note is None else {**known, "note": self.note}
+
+
 class Gate(Protocol):
     """Decides whether a gated node may run now."""
+
+    async def before(self, node_id: str, item: str) -> SaidBefore:
+        """Give what people have said at a gate so far."""
+        ...
 
     async def ask(self, request: GateRequest) -> Grant | Waiting:
         """Give a valid grant, or the news that somebody has to decide.
@@ -57,9 +91,23 @@ class Gate(Protocol):
         """
         ...
 
+    async def granted(self, node_id: str) -> Mapping[str, str]:
+        """Give the digest of each item that one grant for all items of a node allowed; empty without one."""
+        ...
+
 
 class ClosedGate:
     """Lets nothing through: what needs an approval does not run where nobody can give one."""
+
+    async def before(self, node_id: str, item: str) -> SaidBefore:
+        """Nobody has said anything."""
+        del node_id, item
+        return SaidBefore()
+
+    async def granted(self, node_id: str) -> Mapping[str, str]:
+        """Nothing was granted."""
+        del node_id
+        return {}
 
     async def ask(self, request: GateRequest) -> Grant | Waiting:
         """Refuse."""

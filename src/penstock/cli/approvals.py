@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
-from penstock.cli.cards import card_lines, given, missing
+from penstock.cli.cards import card_lines, missing
 from penstock.cli.exits import print_json, reported
 from penstock.cli.ids import find_approval
-from penstock.cli.session import person, services
+from penstock.cli.inputs import parse_inputs
+from penstock.cli.session import known_person, person, services
 from penstock.cli.tables import print_table
 from penstock.cli.text import local_time
+from penstock.errors import InputInvalid
+
+if TYPE_CHECKING:
+    from penstock.engine.services import Services
 
 __all__ = ["app"]
 
@@ -21,6 +28,11 @@ app = typer.Typer(help="See what waits for approval, and decide.", no_args_is_he
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the request, or at least its first 6 digits.")]
+Alike = Annotated[bool, typer.Option("--alike", help="Decide all open requests for exactly the same.")]
+Digest = Annotated[
+    str | None,
+    typer.Option(help="Digest of what you have seen; refused when it is another one now."),
+]
 Comment = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 
@@ -55,7 +67,8 @@ def show_approval(request_id: Id, as_json: AsJson = False) -> None:
 
     async def work() -> dict[str, Any]:
         async with services(_quiet, start=False) as opened:
-            return await opened.approvals.show(await find_approval(opened.database, request_id))
+            found = await find_approval(opened.database, request_id)
+            return await opened.approvals.show(found, person=opened.rules.current().people.find(person()))
 
     with reported(as_json=as_json):
         request = asyncio.run(work())
@@ -67,15 +80,50 @@ def show_approval(request_id: Id, as_json: AsJson = False) -> None:
 
 
 @app.command("approve")
-def approve(request_id: Id, comment: Comment = "") -> None:
+def approve(
+    request_id: Id,
+    *,
+    comment: Comment = "",
+    edit: Annotated[
+        list[str] | None,
+        typer.Option(help="Change an input that may be changed, as name=value; may be given again."),
+    ] = None,
+    break_glass: Annotated[
+        bool,
+        typer.Option("--break-glass", help="Approve although a freeze is on; needs a comment."),
+    ] = False,
+    alike: Alike = False,
+    digest: Digest = None,
+    as_json: AsJson = False,
+) -> None:
     """Approve: the node runs once enough people have approved it."""
-    _decide(request_id, "approve", comment)
+    edits = tuple(edit or ())
+    saying = _Saying("approve", comment, edits, break_glass=break_glass, alike=alike, digest=digest)
+    _decide(request_id, saying, as_json=as_json)
 
 
 @app.command("reject")
-def reject(request_id: Id, comment: Comment = "") -> None:
+def reject(
+    request_id: Id,
+    comment: Comment = "",
+    alike: Alike = False,
+    digest: Digest = None,
+    as_json: AsJson = False,
+) -> None:
     """Reject: the node does not run, whatever others say."""
-    _decide(request_id, "reject", comment)
+    _decide(request_id, _Saying("reject", comment, alike=alike, digest=digest), as_json=as_json)
+
+
+@app.command("send-back")
+def send_back(
+    request_id: Id,
+    comment: Annotated[str, typer.Option(help="What should be different; the workflow gets it as a note.")],
+    alike: Alike = False,
+    digest: Digest = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send back: the node is planned again, with your note, and asked for anew."""
+    _decide(request_id, _Saying("send_back", comment, alike=alike, digest=digest), as_json=as_json)
 
 
 @app.command("code")
@@ -85,31 +133,73 @@ def code(request_id: Id) -> None:
     async def work() -> str:
         async with services(_quiet, start=False) as opened:
             found = await find_approval(opened.database, request_id)
-            return await opened.approvals.code(found, person=person())
+            return await opened.approvals.code(found, person=known_person(opened))
 
     with reported():
         typer.echo(asyncio.run(work()))
     typer.echo("put it into the form that Prefect shows when you resume the run", err=True)
 
 
-def _decide(request_id: str, decision: str, comment: str) -> None:
+@dataclass(frozen=True)
+class _Saying:
+    """A decision as it was typed."""
+
+    decision: str
+    comment: str
+    edit: tuple[str, ...] = ()
+    break_glass: bool = False
+    alike: bool = False
+    digest: str | None = None
+
+
+def _decide(request_id: str, saying: _Saying, *, as_json: bool) -> None:
     async def work() -> dict[str, Any]:
         async with services(_quiet, start=False) as opened:
             found = await find_approval(opened.database, request_id)
-            return await opened.approvals.decide(found, decision, person=person(), comment=comment, via="cli")
+            person = known_person(opened)
+            edits = await _edits(opened, found, saying.edit) if saying.edit else None
+            return await opened.approvals.decide(
+                found,
+                saying.decision,
+                person=person,
+                comment=saying.comment,
+                via="cli",
+                digest=saying.digest,
+                edits=edits,
+                break_glass=saying.break_glass,
+                alike=saying.alike,
+            )
 
-    with reported():
+    with reported(as_json=as_json):
         request = asyncio.run(work())
-    typer.echo(_what_next(request))
+    if as_json:
+        print_json(request)
+    else:
+        typer.echo(_what_next(request))
+
+
+async def _edits(opened: Services, request_id: UUID, pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `name=value` pairs by the schemas of the inputs that may be changed."""
+    editable = (await opened.approvals.show(request_id))["editable"]
+    types = {name: str(schema.get("type", "")) for name, schema in editable.items()}
+    unknown = [name for name in (pair.partition("=")[0] for pair in pairs) if name not in types]
+    if unknown:
+        known = ", ".join(sorted(types)) or "none"
+        raise InputInvalid(f"--edit {unknown[0]}: may not be changed (what may be: {known})")
+    return parse_inputs(pairs, types, option="--edit")
 
 
 def _what_next(request: Mapping[str, Any]) -> str:
-    node, run_id = request["node"], request["run_id"]
-    if request["state"] == "open":
-        return f"counted: {given(request)} of {request['required']}; {node} still needs {missing(request)}"
-    if request["state"] == "rejected":
-        return f"rejected: {node} will not run; run {run_id} goes on without it"
-    return f"{request['state']}: run {run_id} goes on with {node}"
+    node, run_id, state = request["node"], request["run_id"], request["state"]
+    if state == "open":
+        return f"counted: {node} still needs {request['needs']}"
+    others = f", and {request['decided'] - 1} alike" if request.get("decided", 1) > 1 else ""
+    said = {
+        "rejected": f"{node} will not run; run {run_id} goes on without it",
+        "sent_back": f"{node} of run {run_id} is planned again with your note",
+        "edited": f"{node} of run {run_id} is planned again with the changed inputs",
+    }
+    return f"{state.replace('_', ' ')}{others}: {said.get(state, f'run {run_id} goes on with {node}')}"
 
 
 def _row(request: Mapping[str, Any]) -> tuple[object, ...]:

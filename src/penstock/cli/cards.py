@@ -10,25 +10,20 @@ import typer
 
 from penstock.cli.text import local_time, one_line, plain
 
-__all__ = ["card_lines", "given", "missing"]
+__all__ = ["card_lines", "missing"]
 
 _WIDEST_LABEL = 9
 _LONGEST_INPUT = 200
 _DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
-def given(request: Mapping[str, Any]) -> int:
-    """Count the people who have approved."""
-    return sum(1 for said in request["decisions"] if said["decision"] == "approve")
-
-
 def missing(request: Mapping[str, Any]) -> str:
     """Say what a request still needs, or what became of it."""
-    if request["state"] != "open":
-        people = ", ".join(said["person"] for said in request["decisions"])
-        return one_line(f"{request['state']} by {people}" if people else request["state"])
-    left = request["required"] - given(request)
-    return f"{left} approval{'s' if left > 1 else ''}"
+    if request["state"] == "open":
+        return one_line(request["needs"])
+    people = ", ".join(said["person"] for said in request["decisions"])
+    state = str(request["state"]).replace("_", " ")
+    return one_line(f"{state} by {people}" if people else state)
 
 
 def card_lines(request: Mapping[str, Any]) -> Iterator[str]:
@@ -48,6 +43,10 @@ def card_lines(request: Mapping[str, Any]) -> Iterator[str]:
     if request["state"] == "open":
         yield from ("", f"penstock approvals approve {request['id']}")
         yield f"penstock approvals reject {request['id']}"
+        yield f"penstock approvals send-back {request['id']} --comment '…'"
+        for name, schema in request["editable"].items():
+            kind = schema.get("type", "JSON")
+            yield f"penstock approvals approve {request['id']} --edit {name}=…  ({kind})"
 
 
 def _facts(request: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -62,10 +61,35 @@ def _facts(request: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[tupl
     yield "agent", f"{agent.get('name')} {agent.get('version')}: {agent.get('does')}"
     yield "asked by", card.get("requester")
     yield "why", card.get("why")
+    if request["alike"] > 1:
+        yield "alike", f"{request['alike']} open requests for exactly this; --alike decides all"
     yield "since", local_time(request["opened_at"])
     if request["expires_at"]:
         yield "until", local_time(request["expires_at"])
     yield "undo", card.get("undo") or "cannot be undone"
+    if request["may_decide"]:
+        yield "you", f"may not decide: {request['may_decide']}"
+    yield from _said_before(card)
+
+
+def _said_before(card: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Give what has happened to this since it was asked first, and what came of such things before."""
+    if note := card.get("note"):
+        yield "sent back", f"by {note['person']}: {note['text']}"
+    if edited := card.get("edited"):
+        for name, value in edited["inputs"].items():
+            yield "edited", f"by {edited['person']}: {name} from {value['before']!r} to {value['after']!r}"
+    for change in card.get("changed") or ():
+        yield "changed", _change(change)
+    for past in card.get("history") or ():
+        by = ", ".join(past["approved_by"])
+        yield "before", f"{local_time(past['at'])} {past['state']}, approved by {by} (run {past['run_id']})"
+
+
+def _change(change: Mapping[str, str]) -> str:
+    if change["what"] == "plan.diff":
+        return "the diff; the new one is below"
+    return f"{change['what']} from {change['before'] or 'nothing'} to {change['after'] or 'nothing'}"
 
 
 def _plan(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -104,5 +128,6 @@ def _decisions(request: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", "decisions")
     for said in request["decisions"]:
         comment = f": {said['comment']}" if said["comment"] else ""
+        comment = f" breaking the glass{comment}" if said["break_glass"] else comment
         about = f"{said['person']}: {said['decision']} ({said['via']}, {local_time(said['at'])}){comment}"
         yield f"  {one_line(about)}"

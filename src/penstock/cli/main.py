@@ -7,7 +7,7 @@ import sys
 import typer
 
 from penstock import __version__
-from penstock.cli import agents, approvals, files, processes, runs, workflows
+from penstock.cli import agents, approvals, audit, files, login, processes, runs, workflows
 from penstock.cli.exits import Exit
 
 __all__ = ["app", "main"]
@@ -22,11 +22,13 @@ app = typer.Typer(
 )
 processes.register(app)
 files.register(app)
+login.register(app)
 runs.register(app)
 app.add_typer(agents.app, name="agents")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(audit.app, name="audit")
 app.add_typer(processes.tools_app, name="tools")
 
 

@@ -53,7 +53,8 @@ def _announce(running: RunningStack) -> None:
     stack = running.stack
     typer.echo(f"ready in {running.seconds:.1f} s")
     typer.echo(f"  Prefect UI  {stack.ui_url}")
-    typer.echo(f"  gateway     {stack.gateway_url}/docs")
+    typer.echo(f"  gateway     {stack.gateway_url}")
+    typer.echo("  sign in     penstock login")
     typer.echo("Ctrl-C ends all of it")
     sys.stdout.flush()
 

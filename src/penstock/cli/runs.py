@@ -16,11 +16,11 @@ import typer
 from penstock.cli.exits import Exit, print_json, reported
 from penstock.cli.following import Followed, follow, how_to_decide, last_event, waited_for
 from penstock.cli.ids import find_run
+from penstock.cli.inputs import parse_inputs
 from penstock.cli.session import person, services, store
 from penstock.cli.tables import print_table
 from penstock.cli.text import local_time, plain
 from penstock.cli.workflows import apply_file
-from penstock.errors import InputInvalid
 from penstock.store.states import RunState
 
 __all__ = ["app", "register"]
@@ -97,30 +97,6 @@ def _follow_and_exit(work: Callable[[Callable[[str], None]], Awaitable[Followed]
 def _file_of(workflow: str) -> Path | None:
     path = Path(workflow)
     return path if path.suffix in {".yaml", ".yml", ".json"} or path.exists() else None
-
-
-def parse_inputs(pairs: list[str], types: dict[str, str]) -> dict[str, Any]:
-    """Read `name=value` pairs; a value for a text input stays text, others are JSON.
-
-    Raises:
-        InputInvalid: A pair has no `=`, a name comes twice, or a value is not JSON.
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator:
-            raise InputInvalid(f"--input {pair!r}: write name=value")
-        if name in found:
-            raise InputInvalid(f"--input {name!r} is given twice")
-        found[name] = value if types.get(name, "string") == "string" else _from_json(name, value)
-    return found
-
-
-def _from_json(name: str, value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise InputInvalid(f"--input {name}: {value!r} is not JSON") from None
 
 
 def _print_result(shown: dict[str, Any]) -> None:

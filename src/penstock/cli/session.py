@@ -9,14 +9,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.errors import Problem, SpecError
+from penstock.errors import ApprovalDenied, Problem, SpecError
 from penstock.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from penstock.approvals.people import Person
     from penstock.engine.services import Services
     from penstock.store.database import Database
 
-__all__ = ["person", "read_file", "services", "settings_for_client", "store"]
+__all__ = ["known_person", "person", "read_file", "services", "settings_for_client", "store"]
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -80,6 +81,19 @@ def person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as containers have it
         return f"user-{os.getuid()}"
+
+
+def known_person(opened: Services) -> Person:
+    """Give the user who runs the command as the people file knows him.
+
+    Raises:
+        ApprovalDenied: It does not know him.
+    """
+    name = person()
+    known = opened.rules.current().people.find(name)
+    if known is None:
+        raise ApprovalDenied(f"{name} is not in the people file, so nobody knows what {name} may do")
+    return known
 
 
 def read_file(path: Path) -> bytes:

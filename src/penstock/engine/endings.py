@@ -46,8 +46,19 @@ _NAMES = {
     RunState.INTERRUPTED: "Interrupted",
     RunState.WITHDRAWN: "Withdrawn",
 }
-_WORST = (NodeState.INTERRUPTED, NodeState.REJECTED, NodeState.FAILED, NodeState.UNDONE, NodeState.CANCELLED)
-_AS_RUN = {NodeState.INTERRUPTED: RunState.INTERRUPTED, NodeState.REJECTED: RunState.REJECTED}
+_WORST = (
+    NodeState.INTERRUPTED,
+    NodeState.REJECTED,
+    NodeState.FAILED,
+    NodeState.UNDONE,
+    NodeState.WITHDRAWN,
+    NodeState.CANCELLED,
+)
+_AS_RUN = {
+    NodeState.INTERRUPTED: RunState.INTERRUPTED,
+    NodeState.REJECTED: RunState.REJECTED,
+    NodeState.WITHDRAWN: RunState.WITHDRAWN,
+}
 
 
 @dataclass(frozen=True)

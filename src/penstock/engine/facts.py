@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from pydantic import JsonValue
 
+from penstock.approvals.gate import SaidBefore
+from penstock.approvals.rules import RuleBook
 from penstock.contracts import AgentContext, Logger, Sandbox
 from penstock.engine.context import EngineServices, agent_workspace, run_logger
 from penstock.engine.courses import NodeCourse
@@ -36,6 +38,8 @@ class Engine:
     workspace: Callable[[str], AbstractAsyncContextManager[Path]] = agent_workspace
     make_logger: Callable[[Redactor], Logger] = run_logger
     """Gives the logger of one attempt."""
+    rules: RuleBook = field(default_factory=lambda: RuleBook(None, None))
+    """Who may approve, and what policies ask for."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,25 @@ class RunFacts:
     trigger_type: str = "manual"
     epoch: int = 1
     """Grows when somebody has the run tried again."""
+    editor: str = ""
+    """Who applied the workflow's revision."""
 
     @property
     def course(self) -> NodeCourse:
         """In what order the nodes run."""
         return NodeCourse(self.workflow)
 
-    def scope(self, results: Mapping[str, NodeResult], unit: Unit | None = None) -> dict[str, Any]:
+    def scope(
+        self,
+        results: Mapping[str, NodeResult],
+        unit: Unit | None = None,
+        before: SaidBefore | None = None,
+    ) -> dict[str, Any]:
         """Give the data that expressions may refer to, as far as the run has come.
 
         Args:
             unit: Whose expressions; its item and, in an error branch, the error are known to them.
+            before: What people have said at the unit's gate.
         """
         run = {
             "id": str(self.id),
@@ -99,6 +111,8 @@ class RunFacts:
         }
         nodes = {node_id: _seen(result) for node_id, result in results.items()}
         scope = {"inputs": dict(self.inputs), "trigger": self.trigger, "run": run, "nodes": nodes}
+        if before is not None:
+            scope["approval"] = before.scope
         return scope if unit is None else scope | self._own(unit, results)
 
     def _own(self, unit: Unit, results: Mapping[str, NodeResult]) -> dict[str, Any]:

@@ -1,26 +1,25 @@
-"""What a gated node asks for, and the gate that asks people."""
+"""What a gated node asks for: the plan, the card, the terms and the digest that a decision binds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from uuid import UUID
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import BaseModel
 
-from penstock.approvals.card import make_card
-from penstock.approvals.digest import semantic_digest
-from penstock.approvals.gate import GateRequest, Grant, Waiting
+from penstock.approvals.card import joined_card, make_card
+from penstock.approvals.digest import digest_of_all, semantic_digest
+from penstock.approvals.gate import Gate, GateRequest, SaidBefore
+from penstock.approvals.terms import Clause, Terms
 from penstock.contracts import Agent, Plan, Risk
 from penstock.engine import failures
+from penstock.engine.calls import parse_inputs
 from penstock.engine.facts import Engine, RunFacts, Unit
 from penstock.engine.scheduler import NodeResult
-from penstock.errors import ApprovalError
-from penstock.store.approvals import ApprovalRequest, latest_request, open_request, use_grant
-from penstock.store.database import Database
 from penstock.workflow import CheckedNode
 
-__all__ = ["Proposal", "StoreGate", "needs_gate", "propose"]
+__all__ = ["Proposal", "joined", "may_wait", "params_of", "propose", "said_before"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,45 @@ class Proposal:
     plan: Plan | None
     request: GateRequest
 
+    @property
+    def gated(self) -> bool:
+        """Whether somebody has to allow it."""
+        return bool(self.request.terms.clauses)
 
-def needs_gate(agent: Agent, node: CheckedNode) -> bool:
-    """Say whether a node runs only with a grant."""
-    return agent.risk is Risk.APPROVAL_REQUIRED or node.spec.approval is not None
+
+def may_wait(engine: Engine, run: RunFacts, agent: Agent, node: CheckedNode) -> bool:
+    """Say whether a node may need a grant; with a policy its targets and the time decide."""
+    return (
+        agent.risk is Risk.APPROVAL_REQUIRED
+        or node.spec.approval is not None
+        or engine.rules.current().policies.may_concern(
+            agent=agent.name, type_=agent.type.value, workflow=run.workflow.workflow.name
+        )
+    )
+
+
+async def said_before(
+    engine: Engine, run: RunFacts, gate: Gate, unit: Unit, agent: Agent
+) -> SaidBefore | None:
+    """Give what people have said at a unit's gate; None when it has none."""
+    if not may_wait(engine, run, agent, unit.node):
+        return None
+    said = await gate.before(*unit.key)
+    approval = unit.node.spec.approval
+    once = bool(unit.item) and approval is not None and approval.per == "node"
+    return await gate.before(unit.node.id, "") if once and said.nothing else said
+
+
+def params_of(
+    run: RunFacts,
+    unit: Unit,
+    agent: Agent,
+    results: Mapping[str, NodeResult],
+    before: SaidBefore | None,
+) -> BaseModel:
+    """Render a unit's inputs and put in what approvers have changed."""
+    inputs = unit.node.render_inputs(run.scope(results, unit, before))
+    return parse_inputs(agent, inputs if before is None else {**inputs, **before.edits})
 
 
 async def propose(
@@ -44,8 +78,13 @@ async def propose(
     params: BaseModel,
     *,
     results: Mapping[str, NodeResult],
+    before: SaidBefore,
 ) -> Proposal:
-    """Have the agent plan, without side effects, and make the request that binds the plan."""
+    """Have the agent plan, without side effects, and make the request that binds the plan.
+
+    Args:
+        before: What people have said at this gate; its edits are in the parameters already.
+    """
     workflow, node = run.workflow.workflow.name, unit.node
     plan = None
     if agent.planner is not None:
@@ -53,9 +92,9 @@ async def propose(
         async with engine.workspace(unit.label) as workspace, limit:
             plan = await agent.planner(run.context(engine, unit, workspace, attempt=1), params)
     inputs = params.model_dump(mode="json")
-    title = node.render_title(run.scope(results, unit)) or f"{agent.name}: {unit.label} of {workflow}"
-    approval = node.spec.approval
-    by_risk = f"{agent.name} changes things and always needs an approval"
+    title = node.render_title(run.scope(results, unit, before)) or f"{agent.name}: {unit.label} of {workflow}"
+    targets = tuple(plan.targets if plan else ())
+    terms = _terms(engine, run, node, agent, targets=targets, before=before)
     facts = {
         "run": run.name,
         "run_id": str(run.id),
@@ -63,7 +102,10 @@ async def propose(
         "revision": run.revision,
         "node": unit.label,
         "requester": run.requester,
-        "why": by_risk if agent.risk is Risk.APPROVAL_REQUIRED else "the workflow asks for an approval here",
+        "why": "; ".join(dict.fromkeys(clause.why for clause in terms.clauses if clause.why)),
+        "round": before.round,
+        "note": None if before.note is None else {"person": before.note_by, "text": before.note},
+        "edited": _edited(before, node.render_inputs(run.scope(results, unit, before))),
     }
     card = make_card(agent, inputs, plan, title=title, facts=facts)
     request = GateRequest(
@@ -73,54 +115,89 @@ async def propose(
         digest=semantic_digest(agent, inputs, plan, workflow=workflow, revision=run.revision),
         title=engine.redactor.text(title),
         card=engine.redactor.data(card),
-        required=approval.require.count if approval else 1,
-        expires_in_s=approval.timeout if approval else None,
+        targets=tuple(engine.redactor.text(target) for target in targets),
+        terms=terms,
+        edits=before.edits,
     )
     return Proposal(plan, request)
 
 
-@dataclass(frozen=True)
-class StoreGate:
-    """The gate of one run: requests, decisions and grants are rows of the store."""
+def joined(proposals: Mapping[str, Proposal], unit: Unit) -> GateRequest:
+    """Make one request of those of all items of a node; each item is bound by its own digest."""
+    requests = [proposal.request for proposal in proposals.values()]
+    first = requests[0]
+    clauses = tuple(dict.fromkeys(clause for one in requests for clause in one.terms.clauses))
+    digests = {key: proposal.request.digest for key, proposal in proposals.items()}
+    title = f"{first.title} and {len(requests) - 1} more" if len(requests) > 1 else first.title
+    return GateRequest(
+        node_id=unit.node.id,
+        agent=first.agent,
+        digest=digest_of_all(digests),
+        title=title,
+        card=joined_card([one.card for one in requests], title=title, node=unit.label) | {"digests": digests},
+        targets=tuple(dict.fromkeys(target for one in requests for target in one.targets)),
+        terms=replace(first.terms, clauses=clauses, editable={}),
+    )
 
-    database: Database
-    run_id: UUID
-    token: int
-    epoch: int
 
-    async def ask(self, request: GateRequest) -> Grant | Waiting:
-        """Give a grant that was made for exactly this; otherwise ask, or ask again."""
-        found = await latest_request(self.database, self.run_id, request.node_id, request.item, self.epoch)
-        if found is not None and found.state in {"rejected", "expired"}:
-            raise ApprovalError(_refusal(found))
-        if found is not None and found.state == "approved" and await self._used(found, request):
-            return Grant(request)
-        opened = await open_request(
-            self.database,
-            run_id=self.run_id,
-            token=self.token,
-            node_id=request.node_id,
-            item=request.item,
-            epoch=self.epoch,
-            digest=request.digest,
-            title=request.title,
-            card=request.card,
-            required=request.required,
-            expires_in_s=request.expires_in_s,
+def _terms(
+    engine: Engine,
+    run: RunFacts,
+    node: CheckedNode,
+    agent: Agent,
+    *,
+    targets: Sequence[str],
+    before: SaidBefore,
+) -> Terms:
+    rules, approval = engine.rules.current(), node.spec.approval
+    added = rules.policies.clauses(
+        agent=agent.name,
+        type_=agent.type.value,
+        workflow=run.workflow.workflow.name,
+        targets=targets,
+        now=before.now,
+    )
+    terms = Terms(
+        clauses=(*_own_clauses(agent, node), *added),
+        requester=run.requester,
+        last_editor=run.editor,
+        policy=rules.version,
+    )
+    if approval is None:
+        return terms
+    escalate = approval.escalate
+    return replace(
+        terms,
+        timeout_s=approval.timeout,
+        on_timeout=approval.on_timeout,
+        remind_s=tuple(approval.remind),
+        escalate_after_s=escalate.after if escalate else None,
+        escalate_to=tuple(escalate.to) if escalate else (),
+        editable=dict(approval.editable),
+        valid_s=approval.valid,
+    )
+
+
+def _own_clauses(agent: Agent, node: CheckedNode) -> Iterator[Clause]:
+    """Give what the agent's risk and the workflow ask for, without any policy."""
+    approval = node.spec.approval
+    by_risk = f"{agent.name} changes things and always needs an approval"
+    if approval is not None:
+        by_workflow = "the workflow asks for an approval here"
+        yield Clause(
+            source="workflow",
+            why=by_risk if agent.risk is Risk.APPROVAL_REQUIRED else by_workflow,
+            count=approval.require.count,
+            of=tuple(approval.require.from_),
+            distinct_groups=approval.require.distinct_groups,
+            forbid=tuple(approval.forbid),
         )
-        given = sum(1 for decision in opened.decisions if decision.decision == "approve")
-        return Waiting(str(opened.id), f"waits for approval {opened.id} ({given} of {opened.required})")
-
-    async def _used(self, found: ApprovalRequest, request: GateRequest) -> bool:
-        return await use_grant(
-            self.database, found.id, digest=request.digest, epoch=self.epoch, token=self.token
-        )
+    elif agent.risk is Risk.APPROVAL_REQUIRED:
+        yield Clause(source="risk", why=by_risk)
 
 
-def _refusal(found: ApprovalRequest) -> str:
-    if found.state == "expired":
-        return f"{found.title}: nobody decided in time"
-    last = found.decisions[-1] if found.decisions else None
-    who = f" by {last.person}" if last else ""
-    why = f": {last.comment}" if last and last.comment else ""
-    return f"{found.title}: rejected{who}{why}"
+def _edited(before: SaidBefore, rendered: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not before.edits:
+        return None
+    inputs = {name: {"before": rendered.get(name), "after": value} for name, value in before.edits.items()}
+    return {"person": before.edited_by, "inputs": inputs}

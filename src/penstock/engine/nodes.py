@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +11,27 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import BaseModel
 
-from penstock.approvals.gate import Gate, Waiting
-from penstock.contracts import AgentType
+from penstock.approvals.gate import Gate, SaidBefore, Waiting
+from penstock.contracts import Agent, AgentType
 from penstock.engine import failures
 from penstock.engine.attempts import Attempts, Call, Journal
 from penstock.engine.cache import OutputCache, cache_key
-from penstock.engine.calls import parse_inputs
 from penstock.engine.control import RunControl
 from penstock.engine.courses import ItemCourse
 from penstock.engine.facts import Engine, RunFacts, Unit
-from penstock.engine.gates import Proposal, needs_gate, propose
+from penstock.engine.gates import Proposal, joined, params_of, propose, said_before
 from penstock.engine.prefect_api import NodeTask, run_node_task
 from penstock.engine.scheduler import NodeResult, walk
-from penstock.errors import ApprovalError, NodeInterrupted, RunError, StoreError
+from penstock.errors import (
+    ApprovalError,
+    ApprovalLapsed,
+    ApprovalWithdrawn,
+    NodeInterrupted,
+    RunError,
+    StoreError,
+)
 from penstock.store.states import NodeState
 from penstock.workflow import CheckedNode
 
@@ -99,6 +107,8 @@ class NodeRunner:
         for node_id, item in (*past.cut_off, *past.unverified, *past.waiting):
             self._items_begun.setdefault(node_id, set()).add(item)
         self._task_runs = dict(past.task_runs)
+        self._allowed: dict[str, Mapping[str, str]] = {}
+        """Digests that one grant for all items of a node allows, by item."""
 
     async def run(self, node_id: str, results: Mapping[str, NodeResult]) -> NodeResult:
         """Run a node as far as it goes now: to its end, or until it waits."""
@@ -136,6 +146,12 @@ class NodeRunner:
         if foreach is None:
             raise RunError(f"node {whole.label!r} has no items")
         done = self._items.setdefault(whole.node.id, {})
+        approval = whole.node.spec.approval
+        if approval is not None and approval.per == "node":
+            left = {key: unit for key, unit in units.items() if key not in done}
+            waits = await self._once_for_all(whole, left, results)
+            if waits is not None:
+                return waits
         begun = self._items_begun.setdefault(whole.node.id, set())
 
         async def run(key: str, _: Mapping[str, NodeResult]) -> NodeResult:
@@ -168,12 +184,8 @@ class NodeRunner:
             step = await self._prepare(unit, results)
         except StoreError:
             raise
-        except NodeInterrupted as error:
-            return await self._fail(unit, error, NodeState.INTERRUPTED)
-        except ApprovalError as error:
-            return await self._fail(unit, error, NodeState.REJECTED)
         except Exception as error:  # noqa: BLE001  the node's failure, told in its result
-            return await self._fail(unit, error, NodeState.FAILED)
+            return await self._fail(unit, error, _state_after(error))
         if isinstance(step, Call):
             return await self._attempt(unit, step, results)
         if not step.ended:
@@ -184,11 +196,11 @@ class NodeRunner:
     async def _prepare(self, unit: Unit, results: Mapping[str, NodeResult]) -> Call | NodeResult:
         """Do all that comes before the agent; what waits or needs no agent is a result already."""
         kit, node = self._kit, unit.node
-        inputs = node.render_inputs(kit.run.scope(results, unit))
         if node.spec.workflow is not None:
-            return await kit.children.run(unit, inputs)
+            return await kit.children.run(unit, node.render_inputs(kit.run.scope(results, unit)))
         agent = kit.engine.registry.get(node.spec.agent or "")
-        params = parse_inputs(agent, inputs)
+        before = await said_before(kit.engine, kit.run, kit.gate, unit, agent)
+        params = params_of(kit.run, unit, agent, results, before)
         if unit.key in self._past.unverified:
             return Call(agent, params, output=self._past.unverified[unit.key])
         if unit.key in self._past.cut_off and not failures.is_harmless(agent):
@@ -201,15 +213,75 @@ class NodeRunner:
             if hit is not None:
                 return hit
         proposal = None
-        if needs_gate(agent, node) or agent.type is not AgentType.ANALYSIS:
-            proposal = await propose(kit.engine, kit.run, unit, agent, params, results=results)
-        if proposal is not None and needs_gate(agent, node):
+        if before is not None or agent.type is not AgentType.ANALYSIS:
+            proposal = await self._propose(unit, agent, params, results, before)
+        if proposal is not None and proposal.gated and not self._is_allowed(unit, proposal):
             answer = await kit.gate.ask(proposal.request)
             if isinstance(answer, Waiting):
                 return NodeResult(NodeState.WAITING_APPROVAL, reason=answer.message)
         if agent.type is not AgentType.ANALYSIS:
             await kit.budget.spend(unit, _targets(proposal, agent.name))
         return Call(agent, params)
+
+    async def _propose(
+        self,
+        unit: Unit,
+        agent: Agent,
+        params: BaseModel,
+        results: Mapping[str, NodeResult],
+        before: SaidBefore | None,
+    ) -> Proposal:
+        kit, said = self._kit, before or SaidBefore()
+        return await propose(kit.engine, kit.run, unit, agent, params, results=results, before=said)
+
+    def _is_allowed(self, unit: Unit, proposal: Proposal) -> bool:
+        """Say whether one grant for all items of the node allows this one, just as it would run now."""
+        allowed = self._allowed.get(unit.node.id, {})
+        return bool(unit.item) and allowed.get(unit.item) == proposal.request.digest
+
+    async def _once_for_all(
+        self, whole: Unit, units: Mapping[str, Unit], results: Mapping[str, NodeResult]
+    ) -> NodeResult | None:
+        """Pass the gate of a whole node; gives its result when it waits or does not pass."""
+        try:
+            waits = await self._ask_for_all(whole, units, results)
+        except ApprovalError as error:
+            return await self._fail(whole, error, _state_after(error))
+        if waits is not None:
+            await self._kit.journal.waits(whole, waits.state, self._begun(whole), waits.reason)
+        return waits
+
+    async def _ask_for_all(
+        self, whole: Unit, units: Mapping[str, Unit], results: Mapping[str, NodeResult]
+    ) -> NodeResult | None:
+        """Ask once for all items of a node; None when they may begin, each as it was asked for."""
+        gate, node_id = self._kit.gate, whole.node.id
+        allowed = await gate.granted(node_id)
+        if not allowed:
+            proposals = await self._proposals(units, results)
+            if not proposals:
+                return None
+            answer = await gate.ask(joined(proposals, whole))
+            if isinstance(answer, Waiting):
+                return NodeResult(NodeState.WAITING_APPROVAL, reason=answer.message)
+            allowed = {key: one.request.digest for key, one in proposals.items()}
+        self._allowed[node_id] = allowed
+        return None
+
+    async def _proposals(
+        self, units: Mapping[str, Unit], results: Mapping[str, NodeResult]
+    ) -> dict[str, Proposal]:
+        """Plan every item that needs a grant; what is wrong with one is told when its turn comes."""
+        found: dict[str, Proposal] = {}
+        for key, unit in units.items():
+            with contextlib.suppress(Exception):
+                agent = self._kit.engine.registry.get(unit.node.spec.agent or "")
+                before = await said_before(self._kit.engine, self._kit.run, self._kit.gate, unit, agent)
+                params = params_of(self._kit.run, unit, agent, results, before)
+                proposal = await self._propose(unit, agent, params, results, before)
+                if proposal.gated:
+                    found[key] = proposal
+        return found
 
     async def _attempt(self, unit: Unit, call: Call, results: Mapping[str, NodeResult]) -> NodeResult:
         kit = self._kit
@@ -286,10 +358,32 @@ def _targets(proposal: Proposal | None, name: str) -> Sequence[str]:
     return (plan.targets if plan else ()) or (name,)
 
 
+_STATES = (
+    (NodeInterrupted, NodeState.INTERRUPTED),
+    (ApprovalLapsed, NodeState.FAILED),
+    (ApprovalWithdrawn, NodeState.WITHDRAWN),
+    (ApprovalError, NodeState.REJECTED),
+)
+
+
+def _state_after(error: Exception) -> NodeState:
+    """Give the state of a node that ends with an error before its agent was called."""
+    return next((state for kind, state in _STATES if isinstance(error, kind)), NodeState.FAILED)
+
+
+_WORST_FIRST = (
+    NodeState.INTERRUPTED,
+    NodeState.CANCELLED,
+    NodeState.REJECTED,
+    NodeState.FAILED,
+    NodeState.WITHDRAWN,
+)
+
+
 def _joined(node: CheckedNode, items: Sequence[NodeResult]) -> NodeResult:
     """Sum up how the items of a node ended: their outputs in order, None where there is none."""
     output = [item.output if item.state is NodeState.SUCCEEDED else None for item in items]
-    for state in (NodeState.INTERRUPTED, NodeState.CANCELLED, NodeState.REJECTED, NodeState.FAILED):
+    for state in _WORST_FIRST:
         worst = [item for item in items if item.state is state]
         if worst:
             error = dict(worst[0].error or {})

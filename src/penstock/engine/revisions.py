@@ -94,6 +94,8 @@ class Pinned:
 
     number: int
     workflow: CheckedWorkflow
+    editor: str = ""
+    """Who applied it."""
 
 
 class Revisions:
@@ -148,7 +150,7 @@ class Revisions:
         others = sub_workflows(parse_workflow(revision.source, file=file))
         catalog = await catalog_for(self._database, self._catalog, others) if others else self._catalog
         checked = check_text(revision.source, file=file, catalog=catalog)
-        self._checked[key] = Pinned(revision.number, checked)
+        self._checked[key] = Pinned(revision.number, checked, revision.created_by)
 
     def _kept(self, key: tuple[UUID, ...]) -> Pinned:
         self._checked.move_to_end(key)

@@ -20,8 +20,9 @@ from penstock.engine.closing import Closing
 from penstock.engine.control import RunControl, Stop
 from penstock.engine.endings import Ending
 from penstock.engine.facts import Engine, RunFacts
-from penstock.engine.gates import StoreGate
+from penstock.engine.granting import StoreGate
 from penstock.engine.journal import StoreBudget, StoreJournal, past_of, results_of
+from penstock.engine.judging import RuleJudge
 from penstock.engine.nodes import NodeRunner, Past, RunKit
 from penstock.engine.places import PLACE_WAIT_S, take_place
 from penstock.engine.prefect_api import flow_run_context, hand_over, postpone, set_running
@@ -71,6 +72,7 @@ class RunExecutor:
     result_store: ResultStore
     starter: RunStarter
     closing: Closing
+    judge: RuleJudge
     worker_name: str
     worker_id: UUID
 
@@ -194,6 +196,7 @@ class _Visit:
             trigger=run.trigger or None,
             trigger_type=run.trigger_type,
             epoch=run.epoch,
+            editor=pinned.editor,
         )
 
     async def _queue(self, message: str) -> None:
@@ -207,9 +210,15 @@ class _Visit:
     async def _run(self, facts: RunFacts, entry: Entry) -> Ending | None:
         shared = self._shared
         suspension = Suspension(
-            shared.database, shared.client, shared.starter, self._closing, facts, self.token or 0
+            shared.database,
+            shared.client,
+            shared.starter,
+            self._closing,
+            shared.judge,
+            facts,
+            self.token or 0,
         )
-        note = await suspension.take_answer(entry.run.round)
+        note = await suspension.take_answer(entry.run.round, suspended=entry.suspended)
         kit = self._kit(facts, entry)
         past = await past_of(entry.nodes, facts.workflow, shared.engine.outputs)
         nodes = NodeRunner(kit, past)
@@ -241,7 +250,7 @@ class _Visit:
             run=facts,
             journal=StoreJournal(database, facts.id, token, outputs),
             control=self._control,
-            gate=StoreGate(database, facts.id, token, facts.epoch),
+            gate=StoreGate(database, shared.judge, facts.id, token, facts.epoch),
             budget=StoreBudget(database, facts.id, token, facts.epoch, facts.workflow),
             cache=StoreCache(database, facts.id, outputs),
             children=StoreChildren(database, shared.starter, shared.revisions, facts, entry.run.revision_id),

@@ -18,12 +18,15 @@ from prefect.exceptions import ObjectNotFound
 from sqlalchemy import text as sql
 
 from penstock import registry
+from penstock.approvals.rules import RuleBook
 from penstock.engine import deployments
 from penstock.engine.approving import Approvals
 from penstock.engine.blocks import register_block_types
 from penstock.engine.closing import Closing
 from penstock.engine.environment import ui_url
+from penstock.engine.judging import RuleJudge
 from penstock.engine.library import shipped_workflows
+from penstock.engine.links import Links
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import hand_over, result_store, shared_client
 from penstock.engine.resets import to_reset
@@ -114,7 +117,9 @@ class Services:
         self._catalog = catalog_of(agents)
         self._starter = RunStarter(database, client, settings.prefect.pool)
         self._closing = Closing(database, client, self._starter)
-        self.approvals = Approvals(database, self._starter)
+        self.rules = RuleBook(settings.people, settings.policies)
+        self.links = Links(settings)
+        self.approvals = Approvals(database, self._starter, RuleJudge(self.rules), self.links)
         self._parsed: dict[str, tuple[UUID, CheckedWorkflow]] = {}
         """The revision that was started last, by workflow."""
 
@@ -312,7 +317,7 @@ class Services:
 
     def run_url(self, run_id: UUID) -> str:
         """Give a run's address in the Prefect UI."""
-        return f"{ui_url(self.settings)}/runs/flow-run/{run_id}"
+        return self.links.run(run_id)
 
     async def follow(self, run_id: UUID, *, wait: bool = True) -> AsyncGenerator[Event]:
         """Yield a run's events as they happen, until the run has ended.

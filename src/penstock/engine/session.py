@@ -12,8 +12,10 @@ from uuid import UUID, uuid4
 from prefect.client.orchestration import PrefectClient
 
 from penstock import registry
+from penstock.approvals.rules import RuleBook
 from penstock.engine.closing import Closing
 from penstock.engine.facts import Engine
+from penstock.engine.judging import RuleJudge
 from penstock.engine.lease import LeaseKeeper, Registration
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import result_store
@@ -87,8 +89,9 @@ async def open_session(
     try:
         starter = RunStarter(database, client, pool)
         closing = Closing(database, client, starter)
-        executor = _executor(settings, database, closing, name=name, worker_id=worker_id)
-        upkeep = Upkeep(database, client, starter, closing, worker_id, in_flight)
+        judge = RuleJudge(RuleBook(settings.people, settings.policies))
+        executor = _executor(settings, database, closing, judge, name=name, worker_id=worker_id)
+        upkeep = Upkeep(database, client, starter, closing, judge, worker_id, in_flight)
         yield WorkerSession(worker_id, database, executor, closing, upkeep)
     finally:
         await keeper.close()
@@ -102,6 +105,7 @@ def _executor(
     settings: Settings,
     database: Database,
     closing: Closing,
+    judge: RuleJudge,
     *,
     name: str,
     worker_id: UUID,
@@ -116,6 +120,7 @@ def _executor(
         redactor=Redactor(secrets_of_environment()),
         outputs=OutputStore(store.result_storage, settings.limits.inline_output_bytes),
         make_sandbox=lambda: select(settings),
+        rules=judge.rules,
     )
     revisions = Revisions(database, agents, settings.allow)
     return RunExecutor(
@@ -126,6 +131,7 @@ def _executor(
         store,
         closing.starter,
         closing,
+        judge,
         worker_name=name,
         worker_id=worker_id,
     )

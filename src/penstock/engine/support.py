@@ -14,7 +14,6 @@ _OF_WORKFLOW = ("triggers",)
 _OF_NODE = ("secrets", "pool", "requires")
 _OF_SUB_WORKFLOW = ("approval", "undo", "verify", "cache", "retry", "timeout", "blocks")
 """What a node that runs another workflow leaves to that workflow's own nodes."""
-_OF_APPROVAL = ("forbid", "remind", "escalate")
 
 
 def refuse_unsupported(workflow: Workflow) -> None:
@@ -41,12 +40,6 @@ def _of_node(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[str | in
     yield from ((*path, key) for key in _OF_NODE if getattr(node, key))
     if node.workflow is not None:
         yield from ((*path, key) for key in _OF_SUB_WORKFLOW if key in node.model_fields_set)
-    elif node.approval is not None:
-        yield from ((*path, "approval", key) for key in _OF_APPROVAL if getattr(node.approval, key))
-        if node.approval.require.from_:
-            yield (*path, "approval", "require", "from")
-        if node.approval.on_timeout != "reject":
-            yield (*path, "approval", "on_timeout")
 
 
 def _problem(workflow: Workflow, path: tuple[str | int, ...]) -> Problem:

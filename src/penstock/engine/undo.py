@@ -12,8 +12,8 @@ from prefect.states import Completed, Failed
 
 from penstock.contracts import Agent, AgentContext
 from penstock.engine import failures
-from penstock.engine.calls import parse_inputs
 from penstock.engine.facts import Unit
+from penstock.engine.gates import params_of, said_before
 from penstock.engine.nodes import RunKit
 from penstock.engine.prefect_api import NodeTask
 from penstock.engine.scheduler import NodeResult
@@ -125,7 +125,8 @@ class _Undoing:
         if agent.undoer is None:
             return
         before = {name: result for name, result in self._results.items() if name != unit.node.id}
-        params = parse_inputs(agent, unit.node.render_inputs(kit.run.scope(before, unit)))
+        said = await said_before(kit.engine, kit.run, kit.gate, unit, agent)
+        params = params_of(kit.run, unit, agent, before, said)
         output = agent.output_model.model_validate(self._result.output)
         async with kit.engine.workspace(unit.label) as workspace:
             ctx: AgentContext = kit.run.context(

@@ -19,11 +19,12 @@ from prefect.client.schemas.objects import FlowRun, State
 
 from penstock.engine.closing import Closing
 from penstock.engine.endings import as_recorded
+from penstock.engine.judging import RuleJudge
 from penstock.engine.lease import has_ended
 from penstock.engine.prefect_api import hand_over, states_of, unfinished_runs
 from penstock.engine.starting import RunStarter
 from penstock.errors import NotFound
-from penstock.store.approvals import expire_requests
+from penstock.store.approval_ends import due_requests, expire_requests, fire_timers
 from penstock.store.cache import forget_expired
 from penstock.store.database import Database
 from penstock.store.leases import free_runs, peers, reap
@@ -59,6 +60,7 @@ class Upkeep:
     client: PrefectClient
     starter: RunStarter
     closing: Closing
+    judge: RuleJudge
     worker_id: UUID
     in_flight: Callable[[], Collection[UUID]]
 
@@ -88,13 +90,19 @@ class Upkeep:
                 await self.starter.launch(request)
             except NotFound as error:
                 log.warning("request %s cannot be started: %s", request.id, error.message)
-        await expire_requests(self.database)
+        await self.see_to_requests()
         for run_id in await suspended_with_news(self.database, older_than_s=0.0):
             await self.starter.wake(run_id)
         await self._call_queued()
         await self._mend_unfinished()
         await self._mend_free()
         await forget_expired(self.database)
+
+    async def see_to_requests(self) -> None:
+        """Remind, escalate, end freezes and expire, wherever it is time for that."""
+        for request_id in await due_requests(self.database):
+            await fire_timers(self.database, request_id, self.judge)
+        await expire_requests(self.database)
 
     async def _call_queued(self) -> None:
         """Call the runs for which a place has come free, each line of them once."""

@@ -10,14 +10,18 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient
 
 from penstock.approvals.card import markdown_of
+from penstock.approvals.terms import terms_from
 from penstock.engine.closing import Closing
 from penstock.engine.facts import RunFacts
+from penstock.engine.judging import RuleJudge
 from penstock.engine.prefect_api import Form, states_of, suspend, take_form
 from penstock.engine.scheduler import NodeResult
 from penstock.engine.starting import RunStarter
 from penstock.errors import ApprovalError, InputInvalid
-from penstock.store.approvals import ApprovalRequest, decide, list_requests, take_code
+from penstock.store.approvals import ApprovalRequest, Said, decide, requests_of_run, verdict_of
+from penstock.store.audit import record
 from penstock.store.database import Database
+from penstock.store.passes import take_code
 from penstock.store.runs import get_run
 from penstock.store.suspension import has_news, suspend_run
 
@@ -32,37 +36,52 @@ class Suspension:
     client: PrefectClient
     starter: RunStarter
     closing: Closing
+    judge: RuleJudge
     facts: RunFacts
     token: int
 
-    async def take_answer(self, round_: int) -> str:
+    async def take_answer(self, round_: int, *, suspended: bool) -> str:
         """Turn what somebody filled in when resuming the run in Prefect into a decision.
 
         Prefect does not know who presses its buttons, so the form wants a one-time code.
 
         Args:
             round_: The suspension that was ended; 0 when there was none.
+            suspended: Whether it was this entry that ended it.
         Returns:
             Why the gate stays shut, for the next suspension's message; empty otherwise.
         """
         if round_ == 0 or not await self._open():
             return ""
         answer = await take_form(self.client, self.facts.id, _key(round_))
-        if answer is None:
-            return "it was resumed without a decision"
-        found = await take_code(self.database, self.facts.id, code_hash(str(answer.get("code", ""))))
-        if found is None:
+        if answer is not None:
+            why = await self._heed(answer)
+        elif suspended and not await has_news(self.database, self.facts.id):
+            why = "it was resumed without a decision"
+        else:
+            return ""
+        if why:
+            facts = {"because": why, "round": round_}
+            await record(self.database, kind="gate.bypass", run_id=self.facts.id, facts=facts)
+        return why
+
+    async def _heed(self, answer: Mapping[str, Any]) -> str:
+        """Count what stands in Prefect's form; gives what is wrong with it."""
+        taken = await take_code(self.database, self.facts.id, code_hash(str(answer.get("code", ""))))
+        if taken is None:
             return "the code was wrong, or had been used"
-        request, person = found
+        person = self.judge.rules.current().people.find(taken.person, claims=taken.claims)
         try:
-            await decide(
-                self.database,
-                request.id,
-                person=person,
-                decision=str(answer.get("decision", "")),
+            said = Said(
+                taken.person,
+                verdict_of(str(answer.get("decision", ""))),
+                "prefect",
+                groups=person.groups if person else frozenset(),
+                claims=taken.claims,
                 comment=str(answer.get("comment", "")),
-                via="prefect",
             )
+            valid_s = terms_from(taken.request.terms).valid_s
+            await decide(self.database, taken.request.id, said, judge=self.judge, valid_s=valid_s)
         except (ApprovalError, InputInvalid) as error:
             return error.message
         return ""
@@ -99,7 +118,7 @@ class Suspension:
         return state is None or state.is_cancelling() or state.is_final()
 
     async def _open(self) -> Sequence[ApprovalRequest]:
-        return (await list_requests(self.database, run_id=self.facts.id)).requests
+        return await requests_of_run(self.database, self.facts.id)
 
 
 def code_hash(code: str) -> str:
@@ -128,7 +147,7 @@ def _schema(asked: Sequence[ApprovalRequest]) -> dict[str, Any]:
             "decision": {
                 "title": "Decision",
                 "type": "string",
-                "enum": ["approve", "reject"],
+                "enum": ["approve", "reject", "send_back"],
                 "position": 0,
             },
             "code": {
@@ -138,7 +157,12 @@ def _schema(asked: Sequence[ApprovalRequest]) -> dict[str, Any]:
                 "description": f"One-time code, {commands}",
                 "position": 1,
             },
-            "comment": {"title": "Comment", "type": "string", "default": "", "position": 2},
+            "comment": {
+                "title": "Comment",
+                "type": "string",
+                "default": "",
+                "position": 2,
+            },
         },
         "required": ["decision", "code"],
         "additionalProperties": False,

@@ -1,27 +1,33 @@
 """The HTTP gateway.
 
-Without keys there is no way to tell who calls, so it listens on loopback only, answers only
-to loopback names (a web page that rebinds its name to 127.0.0.1 is refused), takes JSON only,
-and refuses whatever a page of another site has a browser send: it can start, cancel and approve.
+It answers to its own names only (a web page that rebinds its name to 127.0.0.1 is refused), takes
+JSON only, refuses whatever a page of another site has a browser send, and wants to know who asks:
+everything but the login and the health checks needs a session. It listens on loopback unless it is
+told its public address and who its people are.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.staticfiles import StaticFiles
 
 from penstock import __version__
 from penstock.engine.services import open_services
 from penstock.errors import SettingsError
-from penstock.gateway import approvals, runs, workflows
+from penstock.gateway import approvals, console, login, runs, workflows
+from penstock.gateway.addresses import is_loopback
+from penstock.gateway.guard import SignedInOnly
+from penstock.gateway.headers import SecurityHeaders
 from penstock.gateway.opened import Opened
 from penstock.gateway.origins import SameOriginOnly
+from penstock.gateway.pages import STATIC
 from penstock.gateway.problems import install_problem_handlers
 from penstock.lifeline import report_ready
 from penstock.settings import Settings
@@ -37,6 +43,8 @@ def create_app(settings: Settings, *, library: bool = False) -> FastAPI:
 
     Args:
         library: Apply the shipped workflows before the first request.
+    Raises:
+        SettingsError: The identity provider's address cannot be trusted.
     """
 
     @asynccontextmanager
@@ -47,14 +55,25 @@ def create_app(settings: Settings, *, library: bool = False) -> FastAPI:
             report_ready()
             yield
 
-    app = FastAPI(title="Penstock", version=__version__, lifespan=lifespan)
-    app.add_middleware(SameOriginOnly)  # compares with the host's name, which is checked first
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK_HOSTS)
+    # The pages that explain an API load scripts from other hosts; /openapi.json is enough for tools.
+    app = FastAPI(title="Penstock", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.entrance = login.entrance_of(settings)
+    _add_middleware(app, settings.gateway.url)
     install_problem_handlers(app)
     _add_health(app)
-    for routes in (workflows, runs, approvals):
+    for routes in (login, workflows, runs, approvals, console):
         app.include_router(routes.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
+
+
+def _add_middleware(app: FastAPI, url: str | None) -> None:
+    """Add what every request passes; what is added last comes first."""
+    own = [urlsplit(url.lower()).hostname or ""] if url else []
+    app.add_middleware(SignedInOnly)
+    app.add_middleware(SameOriginOnly, public=url)  # compares with the host's name, which is checked first
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_HOSTS, *own], www_redirect=False)
+    app.add_middleware(SecurityHeaders)
 
 
 def _add_health(app: FastAPI) -> None:
@@ -77,17 +96,27 @@ def serve(settings: Settings, *, library: bool = False) -> None:
     Args:
         library: Apply the shipped workflows before the first request.
     Raises:
-        SettingsError: The address is not on loopback.
+        SettingsError: The address is not on loopback, and nothing says who may sign in from elsewhere.
     """
-    host = settings.gateway.host
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise SettingsError(
-            f"PENSTOCK_GATEWAY__HOST={host}: without keys the gateway listens on loopback only"
-        )
+    _check_address(settings)
     uvicorn.run(
         create_app(settings, library=library),
-        host=host,
+        host=settings.gateway.host,
         port=settings.port,
         log_level="warning",
         timeout_graceful_shutdown=5,
+        ws="none",
+        server_header=False,
+        # Only a public address says that something stands before us whose headers tell who asks.
+        proxy_headers=settings.gateway.url is not None,
+    )
+
+
+def _check_address(settings: Settings) -> None:
+    named = settings.people is not None or settings.oidc.issuer is not None
+    if is_loopback(settings.gateway.host) or (settings.gateway.url is not None and named):
+        return
+    raise SettingsError(
+        f"PENSTOCK_GATEWAY__HOST={settings.gateway.host}: the gateway listens on loopback only, unless"
+        " PENSTOCK_GATEWAY__URL is set, and PENSTOCK_PEOPLE or PENSTOCK_OIDC__ISSUER"
     )

@@ -8,10 +8,7 @@ from fastapi import Depends, Query, Request
 
 from penstock.engine.services import Services
 
-__all__ = ["BY", "Cursor", "Limit", "Opened"]
-
-BY = "gateway"
-"""Who acts in the records: the gateway knows no people as long as it has no login."""
+__all__ = ["Cursor", "Limit", "Opened"]
 
 Limit = Annotated[int, Query(ge=1, le=200, description="Rows per page.")]
 Cursor = Annotated[str | None, Query(description="`cursor` of the page before.")]

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.engine.services import Services
 from penstock.errors import Conflict
-from penstock.gateway.opened import BY, Cursor, Limit, Opened
+from penstock.gateway.opened import Cursor, Limit, Opened
+from penstock.gateway.signed import Signed
 from penstock.store.runs import RunSummary, list_runs
 from penstock.store.states import RunState
 
@@ -60,12 +61,12 @@ async def show(services: Opened, run_id: UUID) -> dict[str, Any]:
 
 
 @router.post("/{run_id}/cancel", status_code=202)
-async def cancel(services: Opened, run_id: UUID) -> Accepted:
+async def cancel(services: Opened, signed: Signed, run_id: UUID) -> Accepted:
     """Cancel a run: what it runs is stopped, what waits is withdrawn. 409 when it has ended."""
     state = RunState((await services.show(run_id))["state"])
     if state.terminal:
         raise Conflict(f"run {run_id} has ended: {state.value}", details={"state": state.value})
-    await services.cancel(run_id, by=BY)
+    await services.cancel(run_id, by=signed.name)
     return _accepted(services, run_id)
 
 

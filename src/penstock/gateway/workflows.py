@@ -9,7 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Header
 from pydantic import BaseModel, Field
 
-from penstock.gateway.opened import BY, Opened
+from penstock.gateway.opened import Opened
+from penstock.gateway.signed import Signed
 from penstock.store.workflows import list_workflows
 
 __all__ = ["router"]
@@ -63,10 +64,13 @@ async def workflows(services: Opened) -> list[dict[str, Any]]:
 @router.post("/workflows/{name}/trigger", status_code=202, tags=["workflows"])
 async def trigger(
     services: Opened,
+    signed: Signed,
     name: str,
     body: TriggerRequest,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> TriggerAnswer:
     """Start a run of a workflow; with a key that came before, give the run of that time."""
-    started = await services.start(name, body.inputs, key=idempotency_key, queue=body.queue, requester=BY)
+    started = await services.start(
+        name, body.inputs, key=idempotency_key, queue=body.queue, requester=signed.name
+    )
     return TriggerAnswer(run_id=started.run_id, name=started.name, url=started.url, new=started.new)

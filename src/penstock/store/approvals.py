@@ -1,30 +1,46 @@
 """Requests for approval, the decisions about them, and the grants that come of it.
 
 A request is for one node (or item) of one run and for exactly what its digest stands for. It
-stays open until enough people approved, one rejected, its time ran out, or the run no longer
-wants to know. A worker runs a gated node only after `use_grant` said so.
+stays open until enough people approved, one rejected or sent it back, its time ran out, or the
+run no longer wants to know. A worker runs a gated node only after `use_grant` said so.
+
+Who may decide, and when it is enough, is not for the store to know: a `Judge` says so, inside
+the transaction that holds the request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.errors import AlreadyDecided, ApprovalClosed, InputInvalid
+from penstock.errors import (
+    AlreadyDecided,
+    ApprovalClosed,
+    ApprovalError,
+    InputInvalid,
+    PenstockError,
+    StaleDecision,
+)
 from penstock.store.approval_rows import (
     GET_REQUEST,
-    REQUEST,
     ApprovalPage,
     ApprovalRequest,
     Decision,
+    PastUse,
+    alike_of,
     get_approval,
     latest_request,
     list_requests,
+    past_uses,
     request_of,
+    requests_of_run,
+    time_of,
     unknown_request,
 )
 from penstock.store.database import Database
@@ -35,39 +51,98 @@ from penstock.store.states import ApprovalState, Verdict
 __all__ = [
     "ApprovalPage",
     "ApprovalRequest",
+    "Ask",
     "Decision",
+    "Judge",
+    "PastUse",
+    "Said",
+    "alike_of",
+    "closed_error",
     "decide",
-    "expire_requests",
     "get_approval",
     "latest_request",
     "list_requests",
     "open_request",
-    "set_code",
-    "take_code",
+    "past_uses",
+    "requests_of_run",
+    "time_of",
     "use_grant",
-    "withdraw_requests",
+    "verdict_of",
 ]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one person says to a request."""
+
+    person: str
+    verdict: Verdict
+    via: str
+    """The way it comes: `cli`, `api`, `web`, `prefect`, `standing`, `edit`."""
+    groups: frozenset[str] = frozenset()
+    claims: frozenset[str] = frozenset()
+    """What an identity provider said of the person's groups."""
+    comment: str = ""
+    edits: Mapping[str, Any] | None = None
+    """Inputs to change; None changes none."""
+    break_glass: bool = False
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked for."""
+
+    node_id: str
+    digest: str
+    title: str
+    card: Mapping[str, Any]
+    item: str = ""
+    agent: str = ""
+    targets: Sequence[str] = ()
+    terms: Mapping[str, Any] | None = None
+    edits: Mapping[str, Any] | None = None
+    expires_in_s: float | None = None
+    valid_s: float = 86_400.0
+    """How long an approval may be used, in seconds."""
+    next_in_s: float | None = None
+    """When a reminder or the like is due first, in seconds from now."""
+    next_at: datetime | None = None
+    """The same for what is due at a moment that is known; the earlier of both counts."""
+
+
+class Judge(Protocol):
+    """Says who may decide and when it is enough."""
+
+    def refusal(self, request: ApprovalRequest, said: Said) -> PenstockError | None:
+        """Give the reason why a person may not say that, if there is one."""
+        ...
+
+    def met(self, request: ApprovalRequest) -> bool:
+        """Say whether the decisions so far are enough."""
+        ...
 
 
 async def open_request(
     database: Database,
+    ask: Ask,
     *,
     run_id: UUID,
     token: int,
-    node_id: str,
-    item: str,
     epoch: int,
-    digest: str,
-    title: str,
-    card: Mapping[str, Any],
-    required: int,
-    expires_in_s: float | None,
+    judge: Judge,
+    given: Sequence[Said] = (),
+    standing: Sequence[UUID] = (),
+    because: str = "what would run has changed",
 ) -> ApprovalRequest:
     """Ask for approval of a node, or find the request that already does.
 
-    A request in the same epoch with the same digest that is open, or was approved and can
-    still be used, is given back. Any other that is open or unused becomes void.
+    A request in the same epoch with the same digest and terms that is open, or was approved and
+    can still be used, is given back. Any other that is open or unused becomes void.
 
+    Args:
+        given: Approvals that count from the beginning.
+        standing: Standing grants, each one use of which is one more approval.
+        because: Why a request that becomes void does so.
     Raises:
         NotFound: There is no such run.
         LeaseLost: Another worker has taken it over.
@@ -75,24 +150,38 @@ async def open_request(
     values: dict[str, Any] = {
         "id": uuid4(),
         "run_id": run_id,
-        "node_id": node_id,
-        "item": item,
         "epoch": epoch,
-        "digest": digest,
-        "title": plain_text(title),
-        "card": encode(card),
-        "required": required,
-        "expires_in_s": expires_in_s,
+        "node_id": ask.node_id,
+        "item": ask.item,
+        "agent": ask.agent,
+        "targets": [plain_text(target) for target in ask.targets],
+        "digest": ask.digest,
+        "title": plain_text(ask.title),
+        "card": encode(ask.card),
+        "terms": encode(ask.terms or {}),
+        "edits": None if ask.edits is None else encode(ask.edits),
+        "expires_in_s": ask.expires_in_s,
+        "next_in_s": ask.next_in_s,
+        "next_at": ask.next_at,
+        "because": because,
     }
 
     async def work(connection: AsyncConnection) -> ApprovalRequest:
         await lock_run(connection, run_id, token)
-        standing = await _one(connection, _STANDING, values)
-        if standing is not None:
-            return standing
+        same = (await connection.execute(_STANDING, values)).scalar()
+        if same is not None:
+            return await _known(connection, same)
         await connection.execute(_VOID, values)
         await connection.execute(_OPEN, values)
-        return await _known(connection, values["id"])
+        votes = [*given, *[vote for one in standing if (vote := await _from_standing(connection, one))]]
+        for vote in votes:
+            await _write(connection, values["id"], vote)
+        opened = await _known(connection, values["id"])
+        if votes and judge.met(opened):
+            await _close(connection, opened.id, ApprovalState.APPROVED, valid_s=ask.valid_s)
+        for vote in votes:
+            await _note_vote(connection, opened, vote)
+        return await _known(connection, opened.id) if votes else opened
 
     return await database.transact(work)
 
@@ -102,8 +191,8 @@ async def use_grant(database: Database, request_id: UUID, *, digest: str, epoch:
 
     Returns:
         Whether the node may run: the request was approved for this digest, in this epoch of
-        the run, and its time has not run out. One that was used before may be used again in
-        the same epoch, by retries.
+        the run, and the time in which it may be used has not run out. One that was used before
+        may be used again in the same epoch, by retries.
     Raises:
         NotFound: There is no such request.
         LeaseLost: Another worker has taken the run over.
@@ -116,93 +205,167 @@ async def use_grant(database: Database, request_id: UUID, *, digest: str, epoch:
 
 
 async def decide(
-    database: Database, request_id: UUID, *, person: str, decision: str, comment: str = "", via: str
+    database: Database,
+    request_id: UUID,
+    said: Said,
+    *,
+    judge: Judge,
+    digest: str | None = None,
+    valid_s: float = 86_400.0,
 ) -> ApprovalRequest:
-    """Count a person's decision: one rejection rejects, `required` approvals approve.
+    """Count a person's decision.
 
-    The same decision of the same person counts once, however often it comes.
+    One rejection rejects, one note sends it back, one change of inputs closes it as edited; an
+    approval approves when the judge says that it is enough. The same decision of the same person
+    counts once, however often it comes. What is refused leaves a line in the audit chain.
 
     Args:
-        decision: `approve` or `reject`.
-        via: The way it came, for example `cli`.
+        digest: What the person has seen; None when that is not known.
+        valid_s: How long an approval may be used, in seconds from now.
     Returns:
         The request with the decision.
     Raises:
         NotFound: There is no such request.
-        InputInvalid: That is no decision.
         ApprovalClosed: It is not open any more.
         AlreadyDecided: The person decided otherwise before.
+        StaleDecision: The digest is another one.
+        PenstockError: The judge says that this person may not say that.
     """
-    verdict = _verdict(decision)
 
-    async def work(connection: AsyncConnection) -> tuple[ApprovalRequest, bool]:
+    async def work(connection: AsyncConnection) -> ApprovalRequest | PenstockError:
         await connection.execute(_LOCK_RUN_OF, {"id": request_id})
         found = await _known(connection, request_id)
-        earlier = next((known for known in found.decisions if known.person == person), None)
-        if earlier is not None and earlier.decision is verdict:
-            return found, True
-        if found.state is not ApprovalState.OPEN:
-            await connection.execute(_EXPIRE_ONE, {"id": request_id})
-            return found, False
-        if earlier is not None:
-            raise AlreadyDecided(f"{person} has decided to {earlier.decision.value} {found.title!r} before")
-        values = {"person": person, "comment": plain_text(comment), "via": via}
-        await connection.execute(_VOTE, {**values, **_count(found, verdict)})
-        return await _known(connection, request_id), True
+        earlier = next((known for known in found.decisions if known.person == said.person), None)
+        if earlier is not None and _is_same(earlier, said):
+            return found
+        refused = _refused(found, earlier, said, digest) or judge.refusal(found, said)
+        if refused is not None:
+            if found.state is ApprovalState.EXPIRED:
+                await connection.execute(_EXPIRE_ONE, {"id": request_id})
+            await _note_refusal(connection, found, said, refused)
+            return refused
+        await _write(connection, request_id, said)
+        state = _state_after(said)
+        if state is None:
+            enough = judge.met(await _known(connection, request_id))
+            state = ApprovalState.APPROVED if enough else ApprovalState.OPEN
+        if state is not ApprovalState.OPEN:
+            await _close(connection, request_id, state, valid_s=valid_s)
+        decided = await _known(connection, request_id)
+        await _note_vote(connection, decided, said)
+        return decided
 
-    found, counted = await database.transact(work)
-    if not counted:
-        raise _closed(found)
-    return found
-
-
-async def expire_requests(database: Database) -> list[UUID]:
-    """Close every open request whose time has run out and give their runs, by id."""
-    return [row["run_id"] for row in await database.fetch(_EXPIRE)]
-
-
-async def withdraw_requests(database: Database, run_id: UUID, reason: str) -> int:
-    """Close every open request of a run, for its answer is no longer wanted; give their number."""
-    return len(await database.fetch(_WITHDRAW, {"run_id": run_id, "reason": plain_text(reason)}))
+    outcome = await database.transact(work)
+    if isinstance(outcome, PenstockError):
+        raise outcome
+    return outcome
 
 
-async def set_code(database: Database, request_id: UUID, *, person: str, code_hash: str) -> None:
-    """Keep the hash of a one-time code with which one person may decide; an earlier code is dropped.
+def verdict_of(decision: str) -> Verdict:
+    """Read a decision.
 
     Raises:
-        NotFound: There is no such request.
-        ApprovalClosed: It is not open any more.
+        InputInvalid: It is none.
     """
-    if not await database.fetch(_SET_CODE, {"id": request_id, "person": person, "hash": code_hash}):
-        raise _closed(await get_approval(database, request_id))
-
-
-async def take_code(database: Database, run_id: UUID, code_hash: str) -> tuple[ApprovalRequest, str] | None:
-    """Use up a one-time code and give the open request and the person that it stands for.
-
-    Returns:
-        None when no open request of the run has this code. As a code is taken once, a call
-        whose answer is lost with the connection is followed by None.
-    """
-    rows = await database.fetch(_TAKE_CODE, {"run_id": run_id, "hash": code_hash})
-    if not rows:
-        return None
-    return await get_approval(database, rows[0]["id"]), rows[0]["code_person"]
-
-
-def _verdict(decision: str) -> Verdict:
     try:
         return Verdict(decision)
     except ValueError as error:
-        raise InputInvalid(f"a decision is 'approve' or 'reject', not {decision!r}") from error
+        known = ", ".join(verdict.value for verdict in Verdict)
+        raise InputInvalid(f"{decision!r} is no decision; give one of {known}") from error
 
 
-def _count(found: ApprovalRequest, verdict: Verdict) -> dict[str, Any]:
-    """Give the verdict and the state that the request has with it."""
-    approvals = sum(known.decision is Verdict.APPROVE for known in found.decisions) + 1
-    enough = ApprovalState.APPROVED if approvals >= found.required else ApprovalState.OPEN
-    state = ApprovalState.REJECTED if verdict is Verdict.REJECT else enough
-    return {"id": found.id, "decision": verdict.value, "state": state.value}
+def _is_same(earlier: Decision, said: Said) -> bool:
+    return (earlier.decision, earlier.edits, earlier.break_glass) == (
+        said.verdict,
+        said.edits,
+        said.break_glass,
+    )
+
+
+def _refused(
+    found: ApprovalRequest, earlier: Decision | None, said: Said, digest: str | None
+) -> ApprovalError | None:
+    if found.state is not ApprovalState.OPEN:
+        return _closed(found)
+    if digest is not None and digest != found.digest:
+        return StaleDecision(f"{found.title!r} asks for something else than what was decided; look again")
+    breaks = said.break_glass and said.verdict is Verdict.APPROVE
+    if earlier is not None and not (breaks and earlier.decision is Verdict.APPROVE):
+        return AlreadyDecided(f"{said.person} has decided to {earlier.decision.value} {found.title!r} before")
+    return None
+
+
+def _state_after(said: Said) -> ApprovalState | None:
+    """Give the state that a decision brings by itself; None when it only counts."""
+    if said.verdict is Verdict.REJECT:
+        return ApprovalState.REJECTED
+    if said.verdict is Verdict.SEND_BACK:
+        return ApprovalState.SENT_BACK
+    return None if said.edits is None else ApprovalState.EDITED
+
+
+async def _from_standing(connection: AsyncConnection, standing_id: UUID) -> Said | None:
+    """Take one use of a standing grant; None when it has none left, has ended or was revoked."""
+    row = (await connection.execute(_TAKE_STANDING, {"id": standing_id})).mappings().first()
+    if row is None:
+        return None
+    comment = f"standing grant {standing_id}, use {row['uses']} of {row['max_uses']}"
+    claims = frozenset(row["claims"])
+    return Said(row["person"], Verdict.APPROVE, "standing", claims=claims, comment=comment)
+
+
+async def _write(connection: AsyncConnection, request_id: UUID, said: Said) -> None:
+    values: dict[str, Any] = {
+        "id": request_id,
+        "person": said.person,
+        "decision": said.verdict.value,
+        "comment": plain_text(said.comment),
+        "via": said.via,
+        "groups": sorted(said.groups),
+        "claims": sorted(said.claims),
+        "edits": None if said.edits is None else encode(said.edits),
+        "break_glass": said.break_glass,
+    }
+    await connection.execute(_WRITE, values)
+
+
+async def _close(
+    connection: AsyncConnection, request_id: UUID, state: ApprovalState, *, valid_s: float
+) -> None:
+    await connection.execute(_CLOSE, {"id": request_id, "state": state.value, "valid_s": valid_s})
+
+
+async def _note_vote(connection: AsyncConnection, found: ApprovalRequest, said: Said) -> None:
+    values = {**_facts(found, said), "id": found.id, "person": said.person, "state": found.state.value}
+    await connection.execute(_NOTE_VOTE, values)
+
+
+async def _note_refusal(
+    connection: AsyncConnection, found: ApprovalRequest, said: Said, refused: PenstockError
+) -> None:
+    facts = {"because": refused.code, "message": refused.message, "state": found.state.value}
+    values = {**_facts(found, said, **facts), "id": found.id, "person": said.person}
+    await connection.execute(_NOTE_REFUSAL, values)
+
+
+def _facts(found: ApprovalRequest, said: Said, **more: Any) -> dict[str, str]:
+    """Give what the audit chain keeps of a decision."""
+    facts: dict[str, Any] = {
+        "decision": said.verdict.value,
+        "comment": said.comment,
+        "via": said.via,
+        "groups": sorted(said.groups),
+        "digest": found.digest,
+        "node": found.label,
+        "policy": found.terms.get("policy", ""),
+        "state": found.state.value,
+        **more,
+    }
+    if said.edits is not None:
+        facts["edits"] = dict(said.edits)
+    if said.break_glass:
+        facts["break_glass"] = True
+    return {"facts": encode(facts)}
 
 
 async def _known(connection: AsyncConnection, request_id: UUID) -> ApprovalRequest:
@@ -219,55 +382,86 @@ async def _one(
     return None if row is None else request_of(row)
 
 
+def closed_error(found: ApprovalRequest) -> ApprovalClosed:
+    """Make the error for a request that is not open any more."""
+    return _closed(found)
+
+
 def _closed(found: ApprovalRequest) -> ApprovalClosed:
     people = ", ".join(known.person for known in found.decisions)
-    by = f" by {people}" if people and found.state in {ApprovalState.APPROVED, ApprovalState.REJECTED} else ""
-    return ApprovalClosed(f"{found.title!r} is {found.state.value}{by}", details={"state": found.state.value})
+    decided = found.state in {
+        ApprovalState.APPROVED,
+        ApprovalState.REJECTED,
+        ApprovalState.SENT_BACK,
+        ApprovalState.EDITED,
+    }
+    by = f" by {people}" if people and decided else ""
+    state = found.state.value.replace("_", " ")
+    return ApprovalClosed(f"{found.title!r} is {state}{by}", details={"state": found.state.value})
 
 
-_STANDING = text(
-    REQUEST
-    + """
-    WHERE request.run_id = :run_id AND request.node_id = :node_id AND request.item = :item
-        AND request.epoch = :epoch AND request.digest = :digest AND request.used_at IS NULL
-        AND request.state IN ('open', 'approved')
-        AND (request.expires_at IS NULL OR request.expires_at > now())
-    ORDER BY request.round DESC LIMIT 1
-"""
-)
+_STANDING = text("""
+    SELECT id FROM penstock.approval_request
+    WHERE run_id = :run_id AND node_id = :node_id AND item = :item
+        AND epoch = :epoch AND digest = :digest AND terms = CAST(:terms AS jsonb) AND used_at IS NULL
+        AND (state = 'open' AND (expires_at IS NULL OR expires_at > now())
+             OR state = 'approved' AND usable_until > now())
+    ORDER BY round DESC LIMIT 1
+""")
 _VOID = text("""
     WITH gone AS (
         UPDATE penstock.approval_request SET
-            state = CASE WHEN expires_at <= now() THEN 'expired' ELSE 'void' END,
+            state = CASE WHEN state = 'open' AND expires_at <= now() THEN 'expired' ELSE 'void' END,
             decided_at = coalesce(decided_at, now()),
-            reason = CASE WHEN expires_at <= now() THEN 'its time ran out'
-                          WHEN digest <> :digest THEN 'what would run has changed'
-                          ELSE 'the run was opened again' END
+            reason = CASE WHEN state = 'open' AND expires_at <= now() OR usable_until <= now()
+                              THEN 'its time ran out'
+                          WHEN epoch <> :epoch THEN 'the run was opened again'
+                          ELSE CAST(:because AS text) END
         WHERE run_id = :run_id AND node_id = :node_id AND item = :item AND used_at IS NULL
             AND state IN ('open', 'approved')
-        RETURNING id, run_id, node_id, state, reason
+        RETURNING id, run_id, node_id, state, reason, digest
+    ), told AS (
+        INSERT INTO penstock.run_event (run_id, type, node_id, data)
+        SELECT run_id, 'approval.' || state, node_id, jsonb_build_object('id', id, 'reason', reason) FROM gone
     )
-    INSERT INTO penstock.run_event (run_id, type, node_id, data)
-    SELECT run_id, 'approval.' || state, node_id, jsonb_build_object('id', id, 'reason', reason) FROM gone
+    SELECT penstock.audit('request.' || state, run_id, id, NULL,
+                          jsonb_build_object('reason', reason, 'digest', digest))
+    FROM gone ORDER BY id
 """)
 _OPEN = text("""
     WITH opened AS (
         INSERT INTO penstock.approval_request
-            (id, run_id, node_id, item, epoch, round, state, digest, title, card, required, expires_at)
+            (id, run_id, node_id, item, epoch, round, state, digest, title, card, agent, targets, terms,
+             edits, expires_at, next_at)
         SELECT :id, CAST(:run_id AS uuid), CAST(:node_id AS text), CAST(:item AS text), :epoch,
-               coalesce(max(known.round), 0) + 1, 'open', :digest, :title, CAST(:card AS jsonb), :required,
-               now() + make_interval(secs => CAST(:expires_in_s AS float))
+               coalesce(max(known.round), 0) + 1, 'open', CAST(:digest AS text), CAST(:title AS text),
+               CAST(:card AS jsonb), CAST(:agent AS text), CAST(:targets AS text[]), CAST(:terms AS jsonb),
+               CAST(:edits AS jsonb), now() + make_interval(secs => CAST(:expires_in_s AS float)),
+               least(CAST(:next_at AS timestamptz),
+                     now() + make_interval(secs => CAST(:next_in_s AS float)))
         FROM penstock.approval_request AS known
         WHERE known.run_id = :run_id AND known.node_id = :node_id AND known.item = :item
-        RETURNING id, run_id, node_id, item
+        RETURNING id, run_id, node_id, item, round, digest, title, agent, targets, terms, edits, expires_at
+    ), told AS (
+        INSERT INTO penstock.run_event (run_id, type, node_id, data)
+        SELECT run_id, 'approval.requested', node_id,
+               jsonb_strip_nulls(jsonb_build_object('id', id, 'item', nullif(item, '')))
+        FROM opened
+    ), notice AS (
+        INSERT INTO penstock.approval_notice (request_id, kind) SELECT id, 'asked' FROM opened
     )
-    INSERT INTO penstock.run_event (run_id, type, node_id, data)
-    SELECT run_id, 'approval.requested', node_id,
-           jsonb_strip_nulls(jsonb_build_object('id', id, 'item', nullif(item, '')))
+    SELECT penstock.audit('request.opened', run_id, id, NULL, jsonb_strip_nulls(jsonb_build_object(
+               'node', node_id, 'item', nullif(item, ''), 'round', round, 'digest', digest, 'title', title,
+               'agent', agent, 'targets', targets, 'terms', terms, 'edits', edits, 'expires_at', expires_at)))
     FROM opened
 """)
+_TAKE_STANDING = text("""
+    UPDATE penstock.standing_grant SET uses = uses + 1
+    WHERE id = :id AND uses < max_uses AND revoked_at IS NULL AND expires_at > now()
+    RETURNING person, claims, uses, max_uses
+""")
 
-# The row of the run is always locked before that of a request.
+# The row of the run is always locked before that of a request, and the head of the audit chain last.
 _USE = text("""
     WITH locked AS (
         SELECT id, epoch, token = :token AS held FROM penstock.run
@@ -277,98 +471,70 @@ _USE = text("""
         FROM locked
         WHERE request.id = :id AND locked.held AND locked.epoch = :epoch AND request.epoch = :epoch
             AND request.state = 'approved' AND request.digest = :digest AND request.used_at IS NULL
-            AND (request.expires_at IS NULL OR request.expires_at > now())
-        RETURNING request.id, request.run_id, request.node_id
+            AND request.usable_until > now()
+        RETURNING request.id, request.run_id, request.node_id, request.digest
     ), told AS (
         INSERT INTO penstock.run_event (run_id, type, node_id, data)
         SELECT run_id, 'approval.used', node_id, jsonb_build_object('id', id) FROM used
     )
-    SELECT locked.id AS run_id, locked.held, EXISTS (SELECT FROM used) OR EXISTS (
+    SELECT locked.id AS run_id, locked.held, used.id IS NOT NULL OR EXISTS (
                SELECT FROM penstock.approval_request
                WHERE id = :id AND state = 'approved' AND digest = :digest AND epoch = :epoch
-                   AND locked.epoch = :epoch AND used_at IS NOT NULL) AS granted
-    FROM locked
+                   AND locked.epoch = :epoch AND used_at IS NOT NULL AND usable_until > now()) AS granted,
+           CASE WHEN used.id IS NOT NULL THEN penstock.audit('grant.used', used.run_id, used.id, NULL,
+               jsonb_build_object('node', used.node_id, 'digest', used.digest, 'epoch', locked.epoch)) END
+    FROM locked LEFT JOIN used ON true
 """)
 
 _LOCK_RUN_OF = text("""
     SELECT id FROM penstock.run
     WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
 """)
-_VOTE = text("""
-    WITH said AS (
-        INSERT INTO penstock.approval_decision (request_id, person, decision, comment, via)
-        VALUES (:id, :person, :decision, :comment, :via)
-    ), counted AS (
-        UPDATE penstock.approval_request SET
-            state = :state, decided_at = CASE WHEN :state = 'open' THEN NULL ELSE now() END
-        WHERE id = :id
-        RETURNING id, run_id, node_id, state
+_WRITE = text("""
+    INSERT INTO penstock.approval_decision
+        (request_id, person, decision, comment, via, groups, claims, edits, break_glass)
+    VALUES (:id, :person, :decision, :comment, :via, CAST(:groups AS text[]), CAST(:claims AS text[]),
+            CAST(:edits AS jsonb), :break_glass)
+    ON CONFLICT (request_id, person) DO UPDATE SET
+        comment = excluded.comment, via = excluded.via, groups = excluded.groups,
+        break_glass = excluded.break_glass, at = excluded.at
+""")
+_CLOSE = text("""
+    UPDATE penstock.approval_request SET
+        state = CAST(:state AS text), decided_at = now(), next_at = NULL,
+        usable_until = CASE WHEN CAST(:state AS text) = 'approved'
+                            THEN now() + make_interval(secs => CAST(:valid_s AS float)) END
+    WHERE id = :id
+""")
+_NOTE_VOTE = text("""
+    WITH known AS (
+        SELECT id, run_id, node_id FROM penstock.approval_request WHERE id = :id
     ), told AS (
         INSERT INTO penstock.run_event (run_id, type, node_id, data)
-        SELECT run_id, CASE WHEN state = 'open' THEN 'approval.voted' ELSE 'approval.decided' END, node_id,
-               jsonb_build_object('id', id, 'state', state, 'person', CAST(:person AS text),
-                                  'decision', CAST(:decision AS text))
-        FROM counted
+        SELECT run_id, CASE CAST(:state AS text) WHEN 'open' THEN 'approval.voted'
+                            ELSE 'approval.decided' END, node_id,
+               jsonb_build_object('id', id, 'state', CAST(:state AS text), 'person', CAST(:person AS text),
+                                  'decision', CAST(:facts AS jsonb) -> 'decision')
+        FROM known
     )
-    SELECT penstock.signal(run_id) FROM counted WHERE state <> 'open'
+    SELECT CASE WHEN CAST(:state AS text) <> 'open' THEN penstock.signal(run_id) END,
+           penstock.audit('decision', run_id, id, CAST(:person AS text), CAST(:facts AS jsonb))
+    FROM known
 """)
-
+_NOTE_REFUSAL = text("""
+    SELECT penstock.audit('decision.refused', run_id, id, CAST(:person AS text), CAST(:facts AS jsonb))
+    FROM penstock.approval_request WHERE id = :id
+""")
 _EXPIRE_ONE = text("""
     WITH expired AS (
-        UPDATE penstock.approval_request SET state = 'expired', decided_at = now()
+        UPDATE penstock.approval_request SET state = 'expired', decided_at = now(), next_at = NULL
         WHERE id = :id AND state = 'open' AND expires_at <= now()
-        RETURNING id, run_id, node_id
+        RETURNING id, run_id, node_id, digest
     ), told AS (
         INSERT INTO penstock.run_event (run_id, type, node_id, data)
         SELECT run_id, 'approval.expired', node_id, jsonb_build_object('id', id) FROM expired
     )
-    SELECT run_id, penstock.signal(run_id) FROM expired
-""")
-_EXPIRE = text("""
-    WITH locked AS (
-        SELECT id FROM penstock.run WHERE id IN (
-            SELECT run_id FROM penstock.approval_request WHERE state = 'open' AND expires_at <= now())
-        ORDER BY id FOR NO KEY UPDATE
-    ), expired AS (
-        UPDATE penstock.approval_request AS request SET state = 'expired', decided_at = now()
-        FROM locked
-        WHERE request.run_id = locked.id AND request.state = 'open' AND request.expires_at <= now()
-        RETURNING request.id, request.run_id, request.node_id
-    ), told AS (
-        INSERT INTO penstock.run_event (run_id, type, node_id, data)
-        SELECT run_id, 'approval.expired', node_id, jsonb_build_object('id', id) FROM expired
-    )
-    SELECT run_id, penstock.signal(run_id) FROM (SELECT DISTINCT run_id FROM expired) AS runs ORDER BY run_id
-""")
-_WITHDRAW = text("""
-    WITH locked AS (
-        SELECT id FROM penstock.run WHERE id = :run_id FOR NO KEY UPDATE
-    ), withdrawn AS (
-        UPDATE penstock.approval_request AS request SET
-            state = 'withdrawn', decided_at = now(), reason = :reason
-        FROM locked WHERE request.run_id = locked.id AND request.state = 'open'
-        RETURNING request.id, request.run_id, request.node_id, request.reason
-    ), told AS (
-        INSERT INTO penstock.run_event (run_id, type, node_id, data)
-        SELECT run_id, 'approval.withdrawn', node_id, jsonb_build_object('id', id, 'reason', reason)
-        FROM withdrawn
-    )
-    SELECT id, penstock.signal(run_id) FROM withdrawn
-""")
-
-_SET_CODE = text("""
-    UPDATE penstock.approval_request SET code_hash = :hash, code_person = :person
-    WHERE id = :id AND state = 'open' AND (expires_at IS NULL OR expires_at > now()) RETURNING id
-""")
-# Of several that come with one code, all but the first find it gone when they get the lock.
-_TAKE_CODE = text("""
-    WITH found AS (
-        SELECT id, code_person FROM penstock.approval_request
-        WHERE run_id = :run_id AND code_hash = :hash AND state = 'open'
-            AND (expires_at IS NULL OR expires_at > now())
-        FOR UPDATE
-    )
-    UPDATE penstock.approval_request AS request SET code_hash = NULL, code_person = NULL
-    FROM found WHERE request.id = found.id
-    RETURNING request.id, found.code_person
+    SELECT run_id, penstock.signal(run_id),
+           penstock.audit('request.expired', run_id, id, NULL, jsonb_build_object('digest', digest))
+    FROM expired
 """)

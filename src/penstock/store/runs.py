@@ -48,6 +48,8 @@ class Entry:
     """What earlier entries left; empty at the first one."""
     first: bool
     revision_number: int
+    suspended: bool
+    """Whether it was suspended before this entry."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ async def _entry(database: Database, row: RowMapping) -> Entry:
     found = run_of(row)
     nodes = () if row["inserted"] else tuple(await nodes_of(database, found.id))
     number = row["revision_number"] or (await get_revision(database, found.revision_id)).number
-    return Entry(found, nodes, bool(row["inserted"]), number)
+    return Entry(found, nodes, bool(row["inserted"]), number, row["before"] == RunState.SUSPENDED.value)
 
 
 def _stands(rows: Sequence[RowMapping], run_id: UUID, token: int | None, state: RunState) -> bool:
@@ -327,12 +329,13 @@ _BEGIN = text("""
         UPDATE penstock.run_request AS request SET run_id = entered.id FROM entered
         WHERE request.id = entered.request_id AND request.run_id IS NULL
     )
-    SELECT entered.*, revision.number AS revision_number
+    SELECT entered.*, revision.number AS revision_number,
+           (SELECT state FROM penstock.run WHERE id = :id) AS before  -- as it was before this statement
     FROM entered LEFT JOIN penstock.workflow_revision AS revision ON revision.id = entered.revision_id
 """)
 
 _FIND = text("""
-    SELECT run.*, false AS inserted, revision.number AS revision_number
+    SELECT run.*, false AS inserted, revision.number AS revision_number, run.state AS before
     FROM penstock.run AS run JOIN penstock.workflow_revision AS revision ON revision.id = run.revision_id
     WHERE run.id = :id
 """)
@@ -377,9 +380,9 @@ _FINISH = text("""
         WHERE request.id = locked.request_id AND request.closed_at IS NULL
     ), withdrawn AS (
         UPDATE penstock.approval_request AS request SET
-            state = 'withdrawn', decided_at = now(), reason = 'the run has ended'
+            state = 'withdrawn', decided_at = now(), reason = 'the run has ended', next_at = NULL
         FROM changed WHERE request.run_id = changed.id AND request.state = 'open'
-        RETURNING request.id, request.run_id, request.node_id
+        RETURNING request.id, request.run_id, request.node_id, request.digest, request.reason
     ), told AS (
         INSERT INTO penstock.run_event (run_id, type, node_id, data)
         SELECT run_id, 'approval.withdrawn', node_id, jsonb_build_object('id', id) FROM withdrawn
@@ -389,7 +392,10 @@ _FINISH = text("""
     )
     SELECT locked.held, locked.state, changed.id IS NOT NULL AS changed,
            CASE WHEN changed.id IS NOT NULL AND locked.parent_run_id IS NOT NULL
-                THEN penstock.signal(locked.parent_run_id) END
+                THEN penstock.signal(locked.parent_run_id) END,
+           (SELECT count(penstock.audit('request.withdrawn', run_id, id, NULL,
+                                        jsonb_build_object('digest', digest, 'reason', reason)))
+            FROM withdrawn)
     FROM locked LEFT JOIN changed ON true
 """)
 

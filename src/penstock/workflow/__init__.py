@@ -14,7 +14,7 @@ from penstock.workflow.expressions import Condition, Reference, Template, parse_
 from penstock.workflow.graph import Graph, Link, Outcome, Ready
 from penstock.workflow.inputs import Trust, validate_inputs
 from penstock.workflow.mermaid import has_gate, to_mermaid
-from penstock.workflow.parsing import parse_workflow
+from penstock.workflow.parsing import parse_document, parse_workflow
 from penstock.workflow.revisions import Change, canonical_json, diff, digest
 from penstock.workflow.salvage import load_workflow
 from penstock.workflow.schema import parameter_schema, workflow_json_schema
@@ -45,6 +45,7 @@ __all__ = [
     "load_workflow",
     "parameter_schema",
     "parse_condition",
+    "parse_document",
     "parse_workflow",
     "render_structure",
     "sub_workflows",

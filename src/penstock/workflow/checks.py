@@ -19,6 +19,7 @@ from penstock.workflow.compiled import (
     Report,
 )
 from penstock.workflow.declarations import Declarations
+from penstock.workflow.editing import check_editable
 from penstock.workflow.expressions import Structure, Template
 from penstock.workflow.fit import Fit
 from penstock.workflow.inputs import input_schema
@@ -131,7 +132,11 @@ class _Checker:
         self._check_items(before, node)
         if node.title:
             inside.shape_of(self.report, (*path, "approval", "title"), node.title)
-        self._fit(inside, (*path, "with"), node.inputs).check(self._target(node), owner=_owner(node))
+        target = self._target(node)
+        self._fit(inside, (*path, "with"), node.inputs).check(target, owner=_owner(node))
+        if node.spec.approval:
+            editable = (*path, "approval", "editable")
+            check_editable(self.report, editable, node.spec.approval.editable, target, owner=_owner(node))
         if node.spec.verify and node.verify:
             target = Shape.of(self.catalog.agent_inputs(node.spec.verify.agent))
             fit = self._fit(self.around.after(node), (*path, "verify", "with"), node.verify)

@@ -35,6 +35,7 @@ class Declarations:
             self._check_needs(node)
             self._check_on_error(node)
             self._check_item_name(node)
+            self._check_per(node)
             self._check_groups(node)
         self._check_branches()
 
@@ -136,6 +137,10 @@ class Declarations:
         foreach = node.spec.foreach
         if foreach and foreach.as_ in ROOTS:
             self.report.add((*node.path, "foreach", "as"), f"{foreach.as_!r} has a meaning already")
+
+    def _check_per(self, node: Compiled) -> None:
+        if node.spec.approval and node.spec.approval.per == "node" and node.spec.foreach is None:
+            self.report.add((*node.path, "approval", "per"), "per: node is for a node with foreach")
 
     def _check_groups(self, node: Compiled) -> None:
         approval, known = node.spec.approval, self.catalog.groups

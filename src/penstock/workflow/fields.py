@@ -1,19 +1,22 @@
-"""Types of the fields of a workflow file: names, durations, and the models' base."""
+"""Types of the fields of a file: names, durations, and the models' base."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    PrivateAttr,
     StringConstraints,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
+
+from penstock.workflow.source import Source
 
 MAX_DURATION_S = 366 * 86_400
 """Longest duration, a year."""
@@ -27,6 +30,22 @@ class Model(BaseModel):
     """Base of the file's models: frozen, strict, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Document(Model):
+    """Base of the models of whole files."""
+
+    _source: Source | None = PrivateAttr(default=None)
+
+    @property
+    def source(self) -> Source | None:
+        """The file it was read from, for the places of problems."""
+        return self._source
+
+    def read_from(self, source: Source) -> Self:
+        """Remember the file it was read from."""
+        self._source = source
+        return self
 
 
 def parse_duration(value: object) -> object:
@@ -72,6 +91,9 @@ Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
 
 SecretRef = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z_][A-Za-z0-9_]*$")]
 """A field of a block, as `block/field`."""
+
+PersonName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$", max_length=100)]
+"""Name of a person or a group, such that a `Principal` can name it."""
 
 Principal = Annotated[str, StringConstraints(pattern=r"^(user|group):[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
 """Who may approve: `user:name` or `group:name`."""

@@ -1,15 +1,16 @@
-"""From the text of a workflow file to its model, with every mistake of shape at once."""
+"""From the text of a file to its model, with every mistake of shape at once."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from penstock.errors import Problem, SpecError
+from penstock.workflow.fields import Document
 from penstock.workflow.source import Path, Source, read_source
 from penstock.workflow.spec import Workflow
 from penstock.workflow.suggestions import shorten, suggest
@@ -19,6 +20,8 @@ _PATTERNS = {
     "^[A-Za-z][A-Za-z0-9_]*$": "a name here is letters, digits and underscores, beginning with a letter",
     "^[a-z][a-z0-9]*(-[a-z0-9]+)*$": "a name here is lower-case words joined by dashes",
     "^(agent/)?[a-z][a-z0-9]*(-[a-z0-9]+)*$": "a name here is lower-case words joined by dashes",
+    "^[A-Za-z0-9][A-Za-z0-9._@+-]*$": "a name here is letters, digits and any of . _ @ + -",
+    "^([01][0-9]|2[0-3]):[0-5][0-9]$": "a time of day is hours and minutes, like 16:00",
     "^(user|group):[A-Za-z0-9][A-Za-z0-9._@+-]*$": "write user:name or group:name",
     "^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z_][A-Za-z0-9_]*$": "write block/field",
     "^[0-9A-Za-z*/,?#L-]+( [0-9A-Za-z*/,?#L-]+){4}$": "a schedule has five fields, like '0 6 * * 1-5'",
@@ -40,6 +43,9 @@ _TYPES = {
 }
 
 
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
 def parse_workflow(text: str | bytes, *, file: str) -> Workflow:
     """Read a workflow file.
 
@@ -49,27 +55,41 @@ def parse_workflow(text: str | bytes, *, file: str) -> Workflow:
     Raises:
         SpecError: Its syntax or shape is wrong; `problems` holds every mistake.
     """
-    return workflow_from(read_source(text, file=file))
+    return parse_document(text, Workflow, file=file, what="workflow")
 
 
-def workflow_from(source: Source) -> Workflow:
+def parse_document(text: str | bytes, model: type[DocumentT], *, file: str, what: str) -> DocumentT:
+    """Read a file of any kind.
+
+    Args:
+        text: YAML or JSON.
+        model: What the file holds.
+        file: Name of the file in messages.
+        what: The kind of file in messages, as in `a workflow file`.
+    Raises:
+        SpecError: Its syntax or shape is wrong; `problems` holds every mistake.
+    """
+    return document_from(read_source(text, file=file), model, what=what)
+
+
+def document_from(source: Source, model: type[DocumentT], *, what: str) -> DocumentT:
     """Make the model of a file that has been read.
 
     Raises:
         SpecError: Its shape is wrong; `problems` holds every mistake.
     """
     if not isinstance(source.data, dict):
-        raise SpecError.of([source.problem((), "a workflow file is a mapping")])
+        raise SpecError.of([source.problem((), f"a {what} file is a mapping")])
     try:
-        workflow = Workflow.model_validate(source.data)
+        document = model.model_validate(source.data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise SpecError.of(sorted({_problem(source, item) for item in details})) from None
-    return workflow.read_from(source)
+        raise SpecError.of(sorted({_problem(source, item, model) for item in details})) from None
+    return document.read_from(source)
 
 
-def _problem(source: Source, error: ErrorDetails) -> Problem:
-    path, model = follow(error["loc"])
+def _problem(source: Source, error: ErrorDetails, root: type[BaseModel]) -> Problem:
+    path, model = follow(error["loc"], root)
     kind = error["type"]
     if kind == "extra_forbidden":
         word = str(path[-1])
@@ -107,11 +127,15 @@ def _choice(error: ErrorDetails) -> str:
     return f"{shorten(given)} is not known here{hint}"
 
 
-def follow(loc: tuple[str | int, ...]) -> tuple[Path, type[BaseModel]]:
-    """Turn pydantic's location into a path of the file, and find the model that holds its end."""
+def follow(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[Path, type[BaseModel]]:
+    """Turn pydantic's location into a path of the file, and find the model that holds its end.
+
+    Args:
+        root: The model of the whole file.
+    """
     path: list[str | int] = []
-    annotation: Any = Workflow
-    last: type[BaseModel] = Workflow
+    annotation: Any = root
+    last = root
     for part in loc:
         models = list(_models(annotation))
         if part == "[key]" or _is_variant(part, annotation, models):
@@ -132,7 +156,7 @@ def _is_variant(part: str | int, annotation: Any, models: list[type[BaseModel]])
 
 
 def _variant(part: str | int, models: list[type[BaseModel]]) -> type[BaseModel] | None:
-    for model in models:
+    for model in models if len(models) > 1 else ():
         if part in get_args(model.model_fields["type"].annotation):
             return model
     return None

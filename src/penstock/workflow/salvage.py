@@ -15,7 +15,7 @@ from penstock.errors import Problem, SpecError
 from penstock.workflow.catalog import Catalog
 from penstock.workflow.checks import check_workflow
 from penstock.workflow.compiled import CheckedWorkflow
-from penstock.workflow.parsing import follow, keys_of, workflow_from
+from penstock.workflow.parsing import document_from, follow, keys_of
 from penstock.workflow.source import Path, Source, read_source
 from penstock.workflow.spec import Workflow
 from penstock.workflow.suggestions import closest
@@ -38,7 +38,7 @@ def load_workflow(text: str | bytes, *, file: str, catalog: Catalog) -> CheckedW
     """
     source = read_source(text, file=file)
     try:
-        workflow = workflow_from(source)
+        workflow = document_from(source, Workflow, what="workflow")
     except SpecError as shape:
         found = {*shape.problems, *_further_problems(source, catalog)}
         raise SpecError.of(sorted(found)) from None
@@ -70,7 +70,7 @@ def _salvaged(source: Source) -> Workflow | None:
 
 def _mend(data: Any, loc: tuple[str | int, ...], kind: str) -> bool:
     """Take one mistake out; False when that cannot be done without making another."""
-    path, model = follow(loc)
+    path, model = follow(loc, Workflow)
     if kind == "extra_forbidden":
         holder = _at(data, path[:-1])
         value = holder.pop(path[-1], None)

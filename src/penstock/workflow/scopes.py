@@ -18,8 +18,11 @@ from penstock.workflow.source import Path
 from penstock.workflow.spec import Workflow
 from penstock.workflow.suggestions import suggest
 
-ROOTS = ("inputs", "nodes", "run", "trigger", "error")
+ROOTS = ("inputs", "nodes", "run", "trigger", "error", "approval")
 """Names that a foreach item cannot have."""
+
+_BY_NAME: dict[str | int, str] = {"inputs": "name", "run": "name", "approval": "round"}
+"""Names that are no value themselves, each with one that it has."""
 
 _TEXT = Shape({"type": "string"})
 
@@ -30,6 +33,9 @@ RUN = Shape.mapping(
 
 ERROR = Shape.mapping(dict.fromkeys(("node", "message", "code"), _TEXT))
 """What `error.` has inside an error branch."""
+
+APPROVAL = Shape.mapping({"round": Shape({"type": "integer"}), "note": _TEXT})
+"""What `approval.` has in the inputs and the title of a node that may have a gate."""
 
 _STATUS = Shape({"type": "string", "enum": [str(outcome) for outcome in Outcome]})
 _ALERTS: dict[str, JsonValue] = {
@@ -150,12 +156,14 @@ class Place:
 
     def _uncertain(self, reference: Reference) -> str:
         root, *rest = reference.path
-        if root in ("inputs", "run") and not rest:
-            return f"read one value of {root}, as in {root}.name"
+        if root in _BY_NAME and not rest:
+            return f"read one value of {root}, as in {root}.{_BY_NAME[root]}"
         if root == "nodes" and len(rest) < 2:
             return "read .output or .status of a node"
         if root == "trigger" and not self.event and not reference.guarded:
             return "a run need not have a trigger; add | default(…)"
+        if reference.path == ("approval", "note") and not reference.guarded:
+            return "nobody need have sent it back with a note; add | default(…)"
         if root != "nodes" or reference.guarded or rest[1] != "output" or rest[0] in self.certain:
             return ""
         return f"node {rest[0]!r} {self.why}; add | default(…)"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from penstock.workflow.fields import (
     AgentName,
+    Document,
     Duration,
     FieldName,
     Id,
@@ -20,7 +21,6 @@ from penstock.workflow.fields import (
     Word,
     WorkflowName,
 )
-from penstock.workflow.source import Source
 from penstock.workflow.triggers import Trigger
 
 MAX_NODES = 500
@@ -110,12 +110,24 @@ class Require(Model):
         alias="from",
         description="Who may approve, as user:name or group:name; empty: any approver.",
     )
+    distinct_groups: bool = Field(
+        default=False, description="Whether those who approve must stand for different entries of from."
+    )
+
+    @model_validator(mode="after")
+    def _of_what(self) -> Self:
+        if self.distinct_groups and not self.from_:
+            raise PydanticCustomError("distinct_groups", "distinct_groups needs from: [group:…]")
+        return self
 
 
 class Escalate(Model):
     """Whom to ask as well when nobody answers."""
 
-    after: Duration = Field(description="How long nobody answered.")
+    after: Duration | None = Field(
+        default=None,
+        description="How long nobody answered; unset means the timeout, with on_timeout: escalate.",
+    )
     to: Sequence[Principal] = Field(min_length=1, description="Who may approve from then on.")
 
 
@@ -124,18 +136,50 @@ class Approval(Model):
 
     title: Text | None = Field(default=None, description="Headline of the request.")
     require: Require = Field(default=Require(), description="Quorum.")
-    forbid: Sequence[Literal["requester"]] = Field(default=(), description="Who may not approve.")
+    forbid: Sequence[Literal["requester", "last_editor"]] = Field(
+        default=(), description="Who may not approve."
+    )
     timeout: Duration | None = Field(default=None, description="How long the gate waits.")
-    on_timeout: Literal["reject", "escalate"] = Field(default="reject", description="What happens then.")
+    on_timeout: Literal["reject", "fail", "escalate"] = Field(
+        default="reject", description="What happens then."
+    )
     remind: Sequence[Duration] = Field(
         default=(), max_length=10, description="When to remind, from the request."
     )
     escalate: Escalate | None = Field(default=None, description="Whom to ask as well, and when.")
+    editable: Mapping[FieldName, Mapping[str, JsonValue]] = Field(
+        default_factory=dict[str, Mapping[str, JsonValue]],
+        description="Inputs that an approver may change, each with the JSON Schema of its value.",
+    )
+    valid: Duration = Field(
+        default=86_400.0, description="How long an approval may be used once it is given."
+    )
+    per: Literal["item", "node"] = Field(
+        default="item", description="With foreach: one request per item, or one for all of them."
+    )
 
     @model_validator(mode="after")
     def _whom(self) -> Self:
-        if self.on_timeout == "escalate" and self.escalate is None:
-            raise PydanticCustomError("escalate", "on_timeout: escalate needs escalate: {after, to}")
+        at_timeout = self.on_timeout == "escalate"
+        if at_timeout and self.escalate is None:
+            raise PydanticCustomError("escalate", "on_timeout: escalate needs escalate: {to}")
+        if self.escalate and self.escalate.after is None and not at_timeout:
+            raise PydanticCustomError("escalate", "escalate needs after, or on_timeout: escalate")
+        return self
+
+    @model_validator(mode="after")
+    def _on_time(self) -> Self:
+        if self.on_timeout != "reject" and self.timeout is None:
+            raise PydanticCustomError(
+                "timeout", "on_timeout: {value} needs timeout", {"value": self.on_timeout}
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Self:
+        after = self.escalate.after if self.escalate else None
+        if after is not None and self.timeout is not None and after >= self.timeout:
+            raise PydanticCustomError("escalate", "escalate.after must be shorter than timeout")
         return self
 
 
@@ -244,7 +288,7 @@ class Budget(Model):
 Branch = Annotated[Sequence[Node], Field(min_length=1)]
 
 
-class Workflow(Model):
+class Workflow(Document):
     """A whole workflow file."""
 
     api_version: Literal["penstock/v1"] = Field(alias="apiVersion", description="Version of the format.")
@@ -269,19 +313,7 @@ class Workflow(Model):
         default_factory=dict[str, JsonValue], description="What a completed run gives back."
     )
 
-    _source: Source | None = PrivateAttr(default=None)
-
-    @property
-    def source(self) -> Source | None:
-        """The file it was read from, for the places of problems."""
-        return self._source
-
     @property
     def name(self) -> str:
         """The name in the metadata."""
         return self.metadata.name
-
-    def read_from(self, source: Source) -> Self:
-        """Remember the file it was read from."""
-        self._source = source
-        return self

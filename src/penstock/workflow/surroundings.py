@@ -9,7 +9,7 @@ from penstock.workflow.catalog import Catalog
 from penstock.workflow.certainty import CONTINUES, certain_at_end, certain_nodes, link_of
 from penstock.workflow.compiled import Compiled
 from penstock.workflow.graph import Graph, Link, find_cycle
-from penstock.workflow.scopes import ERROR, RUN, Place, inputs_shape, node_shape
+from penstock.workflow.scopes import APPROVAL, ERROR, RUN, Place, inputs_shape, node_shape
 from penstock.workflow.shapes import Shape
 from penstock.workflow.spec import Workflow
 
@@ -100,8 +100,12 @@ class Surroundings:
         return self._place(node, {})
 
     def inside(self, node: Compiled) -> Place:
-        """Give the place of a node's inputs, where the foreach item is known."""
-        return self._place(node, self._item(node))
+        """Give the place of a node's inputs and title: the foreach item and what approvers said are known.
+
+        A policy may put a gate before any agent, so what they said is known to all agents' nodes.
+        """
+        gate = {"approval": APPROVAL} if node.spec.agent is not None else {}
+        return self._place(node, {**self._item(node), **gate})
 
     def after(self, node: Compiled) -> Place:
         """Give the place of a node's `verify`, where its own output is known as well."""

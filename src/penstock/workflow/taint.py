@@ -2,7 +2,8 @@
 
 What a trigger brings and what an agent puts out is untrusted. It may fill a command, an
 image, a path, an address or a credential only through an input with `enum` or `allow`, or
-when the agent that made it vouches for the field by the same slot marker.
+when the agent that made it vouches for the field by the same slot marker. What an approver
+writes in a note is trusted: he has signed in, and what is made of it is approved again.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Taint:
         root = str(origin.path[0])
         if root == "inputs" and len(origin.path) > 1:
             return self._judge_input(origin, reference, slot, path)
-        if root == "run" and origin.path[1:2] in _OURS:
+        if root == "approval" or (root == "run" and origin.path[1:2] in _OURS):
             return None
         if root == "nodes" and (self._vouched(reference, slot) or origin.path[2:3] == ("status",)):
             return None

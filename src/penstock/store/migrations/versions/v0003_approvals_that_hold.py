@@ -49,6 +49,7 @@ EXTEND = (
     ALTER TABLE penstock.approval_decision
         DROP CONSTRAINT approval_decision_decision_check,
         ADD COLUMN groups text[] NOT NULL DEFAULT '{}',
+        ADD COLUMN claims text[] NOT NULL DEFAULT '{}',
         ADD COLUMN edits jsonb,
         ADD COLUMN break_glass boolean NOT NULL DEFAULT false,
         ADD CONSTRAINT approval_decision_decision_check
@@ -63,6 +64,7 @@ PASSES = (
         request_id uuid NOT NULL,
         kind text NOT NULL,
         person text,
+        claims text[] NOT NULL DEFAULT '{}',
         created_at timestamptz NOT NULL DEFAULT now(),
         used_at timestamptz,
         CONSTRAINT approval_pass_request_id_fkey FOREIGN KEY (request_id)
@@ -82,7 +84,7 @@ STANDING = (
         targets text[] NOT NULL,
         workflow text,
         person text NOT NULL,
-        groups text[] NOT NULL DEFAULT '{}',
+        claims text[] NOT NULL DEFAULT '{}',
         comment text NOT NULL DEFAULT '',
         created_at timestamptz NOT NULL DEFAULT now(),
         expires_at timestamptz NOT NULL,
