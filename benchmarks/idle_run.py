@@ -105,8 +105,10 @@ def stack(folder: Path) -> Generator[tuple[float, Bench]]:
     log.unlink(missing_ok=True)
     with running(["-m", "penstock.cli.main", "up"], env, log):
         seconds = until(lambda: b"ready in" in log.read_bytes(), "penstock up", timeout_s=120, pause_s=0.02)
+        token = command(["-m", "penstock.cli.main", "login", "--print-token"], env, folder).strip()
+        signed_in = {"Authorization": f"Bearer {token}"}
         with (
-            httpx.Client(base_url=f"http://127.0.0.1:{gateway}") as to_gateway,
+            httpx.Client(base_url=f"http://127.0.0.1:{gateway}", headers=signed_in) as to_gateway,
             httpx.Client(base_url=api) as to_prefect,
         ):
             prefect_env = {**plain, "PREFECT_API_URL": api, "PREFECT_HOME": str(folder / "prefect")}

@@ -1,24 +1,15 @@
 """Tell people: Slack, e-mail, webhooks and everything else that Apprise speaks, the log, or a file.
 
-Titles and bodies come from alerts and repositories, so they are data: control characters go,
-mentions that would ring everybody are broken, and services are told that it is plain text.
 Addresses hold credentials: they come from blocks and never reach a log, a result or an error.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Annotated, Protocol, Self, runtime_checkable
+from typing import Annotated, Self
 
-import apprise
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penstock.contracts import (
@@ -32,17 +23,9 @@ from penstock.contracts import (
     agent,
 )
 from penstock.errors import PenstockError
+from penstock_blocks.sending import BODY_LENGTH, Addresses, Level, Message, line, plain, send_all
 
-_TITLE_LENGTH = 250
-_BODY_LENGTH = 10_000
-_UNSEEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
-_MENTION = re.compile(r"(?i)@(?=everyone\b|here\b|channel\b|all\b|room\b)|<(?=[!@#&])")
 _TRANSIENT = re.compile(r"(?i)connection error|timed? ?out|error=(429|5\d\d)\b")
-_LOGGERS = ("apprise", "urllib3.connectionpool")
-_heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
-
 Target = Annotated[
     str,
     Field(
@@ -50,15 +33,6 @@ Target = Annotated[
         description="log, block:<name> or file:<path>.",
     ),
 ]
-
-
-class Level(StrEnum):
-    """How much it matters."""
-
-    INFO = "info"
-    SUCCESS = "success"
-    WARNING = "warning"
-    FAILURE = "failure"
 
 
 class NotifyInput(BaseModel):
@@ -105,22 +79,6 @@ class NotifyOutput(BaseModel):
     failed: list[Failure] = Field(description="Targets that did not get it.")
 
 
-@runtime_checkable
-class Addresses(Protocol):
-    """What a notification block offers."""
-
-    def addresses(self) -> list[str]:
-        """Reveal the addresses."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Message:
-    title: str
-    body: str
-    level: Level
-
-
 class _Undelivered(Exception):  # noqa: N818  it names what happened to one target
     def __init__(self, reason: str, *, transient: bool = False) -> None:
         super().__init__(reason)
@@ -143,7 +101,7 @@ async def notify(ctx: AgentContext, params: NotifyInput) -> NotifyOutput:
     Targets that fail are listed and do not stop the others; only when all of them fail does the
     node fail, and it is tried again when that may help. A dry run sends nothing.
     """
-    message = _Message(line(params.title), plain(params.body, _BODY_LENGTH), params.level)
+    message = Message(line(params.title), plain(params.body, BODY_LENGTH), params.level)
     targets = list(dict.fromkeys(params.targets))
     if ctx.dry_run:
         ctx.logger.info("notification_not_sent", targets=targets, reason="dry run")
@@ -171,11 +129,11 @@ async def plan(ctx: AgentContext, params: NotifyInput) -> Plan:
         summary=f"Send {title!r} to {', '.join(targets)}",
         targets=targets,
         changes=tuple(Change(target, "send", title) for target in targets),
-        data={"title": title, "body": plain(params.body, _BODY_LENGTH), "level": params.level.value},
+        data={"title": title, "body": plain(params.body, BODY_LENGTH), "level": params.level.value},
     )
 
 
-async def _attempt(ctx: AgentContext, target: str, message: _Message) -> _Undelivered | None:
+async def _attempt(ctx: AgentContext, target: str, message: Message) -> _Undelivered | None:
     kind, _, name = target.partition(":")
     try:
         if kind == "log":
@@ -189,7 +147,7 @@ async def _attempt(ctx: AgentContext, target: str, message: _Message) -> _Undeli
     return None
 
 
-async def _to_file(ctx: AgentContext, name: str, message: _Message) -> None:
+async def _to_file(ctx: AgentContext, name: str, message: Message) -> None:
     """Write below the attempt's folder and keep a copy with the run, which outlives the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
@@ -205,74 +163,17 @@ async def _to_file(ctx: AgentContext, name: str, message: _Message) -> None:
     await ctx.artifact(f"notification-{slug}", text, media_type="text/plain", description="A notification.")
 
 
-async def _to_block(ctx: AgentContext, name: str, message: _Message) -> None:
+async def _to_block(ctx: AgentContext, name: str, message: Message) -> None:
     try:
         block = await ctx.block(name)
     except PenstockError as error:
         raise _Undelivered(error.message) from None
     if not isinstance(block, Addresses):
         raise _Undelivered("the block holds no notification addresses")
-    outcomes = await asyncio.to_thread(_send_all, block.addresses(), message)
+    outcomes = await asyncio.to_thread(send_all, block.addresses(), message)
     reasons = [reason for reason in outcomes if reason]
     if reasons:
         transient = any(_TRANSIENT.search(reason) for reason in reasons)
         what = "the service did not answer or is busy" if transient else "the service refused it"
         count = f"{len(reasons)} of {len(outcomes)} addresses"
         raise _Undelivered(f"{count} failed: {what}", transient=transient)
-
-
-def _send_all(addresses: Sequence[str], message: _Message) -> list[str]:
-    """Send to each address; give, for each, what went wrong, for our own eyes."""
-    return [_send(address, message) for address in addresses]
-
-
-def _send(address: str, message: _Message) -> str:
-    with _listening() as heard:
-        client = apprise.Apprise()
-        service = client.instantiate(address)  # pyright: ignore[reportUnknownMemberType]  partly typed
-        if not isinstance(service, apprise.NotifyBase):
-            return "not an address"
-        service.notify_format = apprise.NotifyFormat.TEXT
-        client.add(service)  # pyright: ignore[reportUnknownMemberType]  partly typed
-        sent = client.notify(  # pyright: ignore[reportUnknownMemberType]  partly typed
-            title=message.title,
-            body=message.body or message.title,
-            notify_type=apprise.NotifyType(message.level.value),
-            body_format=apprise.NotifyFormat.TEXT,
-        )
-        return "" if sent else " ".join(heard) or "refused"
-
-
-@contextmanager
-def _listening() -> Generator[list[str]]:
-    """Keep what the libraries log while sending: it says why, but it also quotes addresses."""
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        if _hush not in logger.filters:
-            logger.addFilter(_hush)
-    heard: list[str] = []
-    token = _heard.set(heard)
-    try:
-        yield heard
-    finally:
-        _heard.reset(token)
-
-
-def _hush(record: logging.LogRecord) -> bool:
-    heard = _heard.get()
-    if heard is None:
-        return True
-    heard.append(record.getMessage())
-    return False
-
-
-def line(text: str) -> str:
-    """Make text one line, fit for a title."""
-    return " ".join(plain(text, _TITLE_LENGTH * 4).split())[:_TITLE_LENGTH]
-
-
-def plain(text: str, length: int) -> str:
-    """Strip what a reader cannot see, break mentions of everybody, and cap the length."""
-    kept = _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    kept = _MENTION.sub(lambda found: f"{found[0]}\u200b", kept)
-    return kept if len(kept) <= length else kept[: length - 1] + "\u2026"

@@ -27,7 +27,8 @@ PenstockError
 │   ├── ApprovalDenied            this person may not decide this request
 │   ├── StaleDecision             the decision is about something else than what would run now
 │   ├── ApprovalLapsed            nobody decided in time, and the workflow calls that a failure
-│   └── ApprovalWithdrawn         what was asked for is no longer wanted
+│   ├── ApprovalWithdrawn         what was asked for is no longer wanted
+│   └── LinkUsed                  a link of a notification leads nowhere any more
 ├── NotSignedIn                   nobody knows who asks
 ├── SandboxError                  a tool could not run, or was stopped, in its sandbox
 │   ├── SandboxUnavailable        this machine has no usable backend
@@ -289,6 +290,13 @@ class ApprovalWithdrawn(ApprovalError):
     """What was asked for is no longer wanted."""
 
     code = "approval_withdrawn"
+
+
+class LinkUsed(ApprovalError):
+    """A link of a notification was used before, or is unknown."""
+
+    code = "link_used"
+    http_status = 410
 
 
 class NotSignedIn(PenstockError):

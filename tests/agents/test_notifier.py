@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from penstock.errors import AgentFailed, AgentRetry, InputInvalid
 from penstock.testing import AgentHarness
-from penstock_agents.notifier import line, notify, plain
+from penstock_agents.notifier import notify
 from penstock_blocks.notification import NotificationTargets
+from penstock_blocks.sending import line, plain
 
 # Apprise imports this module of the standard library for its e-mail plugin.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.approvals.passwords import check_password, hash_password
 from penstock.approvals.people import People, Person, parse_people
 from penstock.errors import SpecError
 
-HASH = "scrypt$16384$8$1$c2FsdHNhbHRzYWx0$aGFzaGhhc2hoYXNoaGFzaGhhc2hoYXNo"
+HASH = f"scrypt$16384$8$1$c2FsdHNhbHRzYWx0${'A' * 43}"
 HEAD = "apiVersion: penstock/v1\nkind: People\n"
 TEAM = f"""{HEAD}users:
   alice:
@@ -113,6 +114,14 @@ def test_the_password_is_given_to_who_asks_for_it_alone(people: People) -> None:
     assert people.password_of("bob") == people.password_of("nobody") == ""
     assert people.file is not None
     assert "scrypt" not in f"{people!r} {people.file!r} {people.file.model_dump_json()}"
+
+
+def test_a_hash_that_was_made_for_the_file_is_taken() -> None:
+    made = hash_password("correct horse battery staple")
+
+    people = parse_people(f"{HEAD}users: {{ada: {{password: {made}}}}}\n", file="p.yaml")
+
+    assert check_password("correct horse battery staple", people.password_of("ada"))
 
 
 @pytest.mark.parametrize(

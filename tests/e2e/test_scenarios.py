@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from engine.test_gates import decide, end_of, requests, start, suspended
 from engine.test_runs import prefect_state, states, task_runs
 from penstock.sandbox import bubblewrap, tools
 from support.checkouts import Repository, demand
+from support.signing import token_of
 
 pytestmark = pytest.mark.integration
 
@@ -137,7 +139,8 @@ async def post_as_alertmanager(stack: Any, name: str, payload: Mapping[str, Any]
     """Stand in for the trigger: fill the inputs from an alert and start the run, as often as it comes."""
     url = f"http://127.0.0.1:{stack.settings.port}/api/workflows/{name}/trigger"
     labels = payload["commonLabels"]
-    async with httpx.AsyncClient() as client:
+    token = await asyncio.to_thread(token_of, stack)
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
         answers = [
             await client.post(
                 url,

@@ -25,7 +25,7 @@ from support.postgres import database, database_url, postgres_server, postgres_t
 __all__ = ["database", "database_url", "postgres_server", "postgres_template"]
 
 OWN = "http://127.0.0.1:8080"
-PASSWORD = "correct horse battery"
+PASSWORD = "correct horse battery"  # noqa: S105  of people who live as long as a test
 
 PEOPLE = """\
 apiVersion: penstock/v1
@@ -72,7 +72,7 @@ class Gate:
     async def session(self, person: str = "alice", **options: Any) -> str:
         """Make a session and give its token."""
         token = secrets.token_urlsafe(32)
-        values = {"via": "link", "lifetime_s": 60.0, **options}
+        values: dict[str, Any] = {"via": "link", "lifetime_s": 60.0, **options}
         await open_session(self.database, token_hash(token), person=person, **values)
         return token
 

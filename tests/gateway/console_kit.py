@@ -1,24 +1,36 @@
-"""What tests of the console's pages share: requests in JSON types, and services that only have these."""
+"""A gateway with its login over a real store, where requests for approval are asked without an engine."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import secrets
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 from uuid import UUID, uuid4
 
-from fastapi import FastAPI, Request
-from fastapi.staticfiles import StaticFiles
+import httpx
+from fastapi import FastAPI
 
-from penstock.approvals.people import Person
-from penstock.errors import ApprovalClosed, NotFound, PenstockError
-from penstock.gateway import approvals, console
-from penstock.gateway.headers import SecurityHeaders
-from penstock.gateway.pages import STATIC
-from penstock.gateway.problems import install_problem_handlers
+from penstock.approvals.rules import RuleBook
+from penstock.approvals.terms import Clause, Terms, terms_to
+from penstock.engine.approving import Approvals
+from penstock.engine.judging import RuleJudge
+from penstock.engine.links import Links
+from penstock.engine.starting import RunStarter
+from penstock.gateway.app import create_app
+from penstock.gateway.signed import token_hash
+from penstock.settings import Settings
+from penstock.store.approvals import ApprovalRequest, Ask, Said, decide, open_request
+from penstock.store.database import Database
+from penstock.store.runs import Entry
+from penstock.store.sessions import open_session
+from penstock.store.states import Verdict
+from penstock.store.workflows import Revision, save_revision
+from store.entering import enter
 
+RISK = Clause("risk", "patcher changes things and always needs an approval")
 DIFF = """\
 diff --git a/pay.py b/pay.py
 index 1f3c2aa..9bd0c1e 100644
@@ -61,200 +73,165 @@ INPUTS: Mapping[str, Any] = {
     "labels": ["security"],
     "message": "Read payments as JSON\n\nPickle runs what it reads.",
 }
+PEOPLE = """\
+apiVersion: penstock/v1
+kind: People
+users:
+  ada: {name: Ada Adams, groups: [sre], role: approver}
+  bob: {groups: [finance], role: approver}
+  tess: {role: approver}
+  vera: {role: viewer}
+groups: {sre: {role: viewer}, finance: {role: viewer}}
+"""
 
 
-def ago(**delta: float) -> str:
-    return (datetime.now(UTC) - timedelta(**delta)).isoformat()
+class NoEngine:
+    """Stands where runs are woken; there is no engine to go on with them."""
+
+    def __init__(self) -> None:
+        self.woken: list[UUID] = []
+
+    async def wake_for_news(self, run_id: UUID) -> bool:
+        self.woken.append(run_id)
+        return True
 
 
-def clause(**changes: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class DeskServices:
+    """What the gateway asks of the services on these pages."""
+
+    settings: Settings
+    database: Database
+    rules: RuleBook
+    approvals: Approvals
+    registry: tuple[Any, ...] = ()
+
+
+@dataclass
+class Desk:
+    """The gateway and what stands behind it."""
+
+    app: FastAPI
+    database: Database
+    services: DeskServices
+    engine: NoEngine
+    revision: Revision
+    runs: dict[UUID, Entry] = field(default_factory=dict[UUID, Entry])
+
+    async def ask(
+        self,
+        title: str = "Read payments as JSON, not as pickle",
+        *,
+        clauses: Sequence[Clause] = (RISK,),
+        terms: Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
+        run_id: UUID | None = None,
+        **changes: Any,
+    ) -> ApprovalRequest:
+        """Ask for an approval in a new run, or in a known one.
+
+        Args:
+            terms: Further terms, as keyword arguments of `Terms`.
+            card: Parts of the card that are different.
+            changes: Further keyword arguments of `Ask`.
+        """
+        entry = (
+            self.runs[run_id] if run_id else await enter(self.database, self.revision, name="crimson-otter")
+        )
+        self.runs[entry.run.id] = entry
+        said = Terms(tuple(clauses), requester="tess", **(terms or {}))
+        values: dict[str, Any] = {
+            "node_id": "fix",
+            "digest": uuid4().hex,
+            "title": title,
+            "card": {**make_card(title, entry.run.id), **(card or {})},
+            "agent": "patcher",
+            "terms": terms_to(said),
+            "valid_s": said.valid_s,
+            **changes,
+        }
+        judge = self.services.approvals.judge
+        run = entry.run
+        return await open_request(
+            self.database, Ask(**values), run_id=run.id, token=run.token, epoch=run.epoch, judge=judge
+        )
+
+    async def say(
+        self, request: ApprovalRequest, person: str, decision: str = "approve", **more: Any
+    ) -> None:
+        """Have somebody else decide."""
+        said = Said(person, Verdict(decision), "cli", **more)
+        await decide(self.database, request.id, said, judge=self.services.approvals.judge)
+
+    async def session(self, person: str = "ada") -> str:
+        """Sign somebody in and give the token."""
+        token = secrets.token_urlsafe(32)
+        await open_session(self.database, token_hash(token), person=person, via="link", lifetime_s=600)
+        return token
+
+    @asynccontextmanager
+    async def client(self, person: str | None = "ada") -> AsyncGenerator[httpx.AsyncClient]:
+        """Open a browser that has signed in, or None: that has not."""
+        cookies = {"penstock_session": await self.session(person)} if person else {}
+        transport = httpx.ASGITransport(self.app)
+        base = "http://127.0.0.1:8080"
+        async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as client:
+            yield client
+
+
+async def open_desk(database: Database, folder: Path, **settings: Any) -> Desk:
+    """Make a gateway whose people are those of `PEOPLE`."""
+    people = folder / "people.yaml"
+    people.write_text(PEOPLE)
+    chosen = Settings.model_validate({"people": people, **settings})
+    rules, engine = RuleBook(people, None), NoEngine()
+    approvals = Approvals(database, cast("RunStarter", engine), RuleJudge(rules), Links(chosen))
+    services = DeskServices(chosen, database, rules, approvals)
+    app = create_app(chosen)
+    app.state.services = services
+    revision = await save_revision(
+        database,
+        workflow="fix-payments",
+        digest="d1",
+        source="kind: Workflow",
+        spec={"nodes": []},
+        agents={"patcher": "1"},
+        created_by="ann",
+    )
+    return Desk(app, database, services, engine, revision)
+
+
+def make_card(title: str, run_id: UUID) -> dict[str, Any]:
+    """Make a card as the engine does."""
     return {
-        "source": "risk",
-        "why": "patcher changes things and always needs an approval",
-        "count": 1,
-        "of": [],
-        "distinct_groups": False,
-        "forbid": [],
-        "break_glass": False,
-        "until": None,
-        "given": [],
-        "missing": 1,
-        **changes,
-    }
-
-
-def card(**changes: Any) -> dict[str, Any]:
-    return {
-        "title": "Read payments as JSON, not as pickle",
+        "title": title,
         "workflow": "fix-payments",
         "revision": 3,
         "run": "crimson-otter",
-        "run_id": str(uuid4()),
+        "run_id": str(run_id),
         "node": "fix",
         "requester": "tess",
-        "why": "patcher changes things and always needs an approval",
+        "why": RISK.why,
         "agent": {"name": "patcher", "version": "1.2.0", "does": "Apply a patch to a repository."},
         "inputs": dict(INPUTS),
-        "plan": {
-            "summary": "Patch 2 files on branch main",
-            "targets": ["/srv/repositories/payments"],
-            "changes": [
-                {"target": "pay.py", "action": "change", "detail": "4 lines added, 3 removed"},
-                {"target": "tests/test_pay.py", "action": "create", "detail": "3 lines"},
-            ],
-            "diff": DIFF,
-        },
+        "plan": make_plan(),
         "undo": "Reset branch main to 4be1c2d.",
         "history": [],
         "changed": [],
         "note": None,
         "edited": None,
-        **changes,
     }
 
 
-def request(**changes: Any) -> dict[str, Any]:
-    """Give a request for approval as the services do."""
-    shown = card(**changes.pop("card", {}))
-    made: dict[str, Any] = {
-        "id": str(uuid4()),
-        "run_id": shown["run_id"],
-        "run": shown["run"],
-        "workflow": shown["workflow"],
-        "revision": shown["revision"],
-        "node": shown["node"],
-        "agent": "patcher",
-        "state": "open",
-        "title": shown["title"],
-        "digest": uuid4().hex * 2,
-        "round": 1,
-        "requester": shown["requester"],
-        "opened_at": ago(minutes=12),
-        "expires_at": None,
-        "decided_at": None,
-        "used_at": None,
-        "usable_until": None,
-        "escalated_at": None,
-        "reason": None,
-        "needs": "1 more approval",
-        "alike": 1,
-        "clauses": [clause()],
-        "editable": {},
-        "edits": None,
-        "on_timeout": "reject",
-        "decisions": [],
-        "may_decide": "",
-        "card": shown,
-        **changes,
-    }
-    made["url"] = f"http://127.0.0.1/approvals/{made['id']}"
-    made["run_url"] = f"http://127.0.0.1:1/runs/flow-run/{made['run_id']}"
-    return made
-
-
-def decision(person: str = "ada", **changes: Any) -> dict[str, Any]:
+def make_plan(**changes: Any) -> dict[str, Any]:
+    """Make a plan as cards have it."""
     return {
-        "person": person,
-        "decision": "approve",
-        "comment": "",
-        "via": "console",
-        "at": ago(minutes=1),
-        "groups": [],
-        "edits": None,
-        "break_glass": False,
+        "summary": "Patch 2 files on branch main",
+        "targets": ["/srv/repositories/payments"],
+        "changes": [
+            {"target": "pay.py", "action": "change", "detail": "4 lines added, 3 removed"},
+            {"target": "tests/test_pay.py", "action": "create", "detail": "3 lines"},
+        ],
+        "diff": DIFF,
         **changes,
     }
-
-
-@dataclass
-class SomeApprovals:
-    """The approvals of the services, kept in a list."""
-
-    requests: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """The decisions that came, as keyword arguments."""
-    refuses: PenstockError | None = None
-
-    async def list(
-        self, *, states: tuple[str, ...], limit: int, cursor: str | None = None, person: Person | None = None
-    ) -> dict[str, Any]:
-        del person
-        found = [one for one in self.requests if one["state"] in states]
-        start = int(cursor or 0)
-        more = str(start + limit) if len(found) > start + limit else None
-        return {"approvals": copy.deepcopy(found[start : start + limit]), "cursor": more}
-
-    async def show(self, request_id: UUID, *, person: Person | None = None) -> dict[str, Any]:
-        del person
-        return copy.deepcopy(self.one(request_id))
-
-    async def decide(
-        self, request_id: UUID, decision: str, *, person: Person, **more: Any
-    ) -> dict[str, Any]:
-        found = self.one(request_id)
-        self.calls.append({"decision": decision, "person": person.name, **more})
-        if self.refuses is not None:
-            raise self.refuses
-        if found["state"] != "open":
-            raise ApprovalClosed(f"{found['title']!r} is {found['state']}")
-        states = {"approve": "edited" if more["edits"] else "approved", "reject": "rejected"}
-        found |= {"state": states.get(decision, "sent_back"), "decided_at": ago(), "may_decide": "it is closed"}
-        found["decisions"].append(
-            _said(person.name, decision=decision, at=ago(), comment=more["comment"], edits=more["edits"])
-        )
-        return copy.deepcopy(found)
-
-    async def code(self, request_id: UUID, *, person: Person) -> str:
-        del person
-        self.one(request_id)
-        return "1234-5678-9abc-def0"
-
-    def one(self, request_id: UUID) -> dict[str, Any]:
-        found = next((one for one in self.requests if one["id"] == str(request_id)), None)
-        if found is None:
-            raise NotFound(f"there is no request for approval {str(request_id)!r}")
-        return found
-
-
-_said = decision
-
-
-@dataclass
-class SomeServices:
-    """Services that have approvals and nothing else."""
-
-    approvals: SomeApprovals
-    database: Any = None
-
-
-def app_with(*requests: dict[str, Any], person: Person | None = None) -> tuple[FastAPI, SomeApprovals]:
-    """Make the pages and routes of approvals over some requests, for one who has signed in."""
-    app, kept = FastAPI(), SomeApprovals(list(requests))
-    app.state.services = SomeServices(kept, _NoRows())
-
-    @app.middleware("http")
-    async def sign_in(request: Request, answer: Any) -> Any:
-        request.state.signed = _Signed(person or Person("ada", full_name="Ada Adams"))
-        return await answer(request)
-
-    install_problem_handlers(app)
-    app.add_middleware(SecurityHeaders)
-    app.include_router(console.router)
-    app.include_router(approvals.router)
-    app.mount("/static", StaticFiles(directory=STATIC))
-    return app, kept
-
-
-@dataclass(frozen=True)
-class _Signed:
-    person: Person
-    via: str = "console"
-
-    @property
-    def name(self) -> str:
-        return self.person.name
-
-
-class _NoRows:
-    async def fetch(self, *_: Any) -> list[Any]:
-        return []

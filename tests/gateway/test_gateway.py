@@ -13,7 +13,8 @@ import pytest
 from engine.flows import node, workflow
 from penstock.errors import SettingsError
 from penstock.gateway.app import serve
-from penstock.settings import GatewaySettings, Settings
+from penstock.settings import Settings
+from support.signing import signed_in
 from support.stack import StackUnderTest
 
 pytestmark = pytest.mark.integration
@@ -26,7 +27,7 @@ def client(stack: StackUnderTest, tmp_path_factory: pytest.TempPathFactory) -> G
     file.write_text(workflow([node("a", inputs={"text": "{{ inputs.who }}"})], name="greet", inputs=inputs))
     applied = stack.cli("workflows", "apply", str(file))
     assert applied.returncode == 0, applied.stderr
-    with httpx.Client(base_url=f"http://127.0.0.1:{stack.settings.port}") as opened:
+    with signed_in(stack) as opened:
         yield opened
 
 
@@ -99,7 +100,7 @@ def test_inputs_cannot_order_prefect_about(
 
 
 def test_other_host_names_and_forms_are_refused(client: httpx.Client) -> None:
-    rebound = client.get("/api/workflows", headers={"Host": "evil.example"})
+    rebound = client.get("/healthz", headers={"Host": "evil.example"})
     form = client.post(
         "/api/workflows/greet/trigger",
         content='{"inputs": {"who": "x"}}',
@@ -110,9 +111,21 @@ def test_other_host_names_and_forms_are_refused(client: httpx.Client) -> None:
     assert form.status_code == 422
 
 
-def test_gateway_without_keys_stays_on_loopback() -> None:
-    with pytest.raises(SettingsError, match="loopback"):
-        serve(Settings(gateway=GatewaySettings(host="0.0.0.0")))  # noqa: S104  it is refused
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"people": "people.yaml"},
+        {"oidc": {"issuer": "https://login.penstock.example"}},
+        {"gateway": {"url": "https://penstock.example"}},
+    ],
+)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "penstock.example"])  # noqa: S104  it is refused
+def test_gateway_stays_on_loopback_until_it_is_told_who_may_come(host: str, settings: dict[str, Any]) -> None:
+    gateway = {**settings.get("gateway", {}), "host": host}
+
+    with pytest.raises(SettingsError, match="listens on loopback only"):
+        serve(Settings.model_validate({**settings, "gateway": gateway}))
 
 
 def test_unknown_run_is_not_found(client: httpx.Client) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from engine.flows import node, workflow
+from support.signing import signed_in
 from support.stack import StackUnderTest
 
 pytestmark = pytest.mark.integration
@@ -39,7 +40,7 @@ def client(stack: StackUnderTest, needed: Path) -> Generator[httpx.Client]:
         file.write_text(workflow(nodes, name=name))
     applied = stack.cli("workflows", "apply", *map(str, files))
     assert applied.returncode == 0, applied.stderr
-    with httpx.Client(base_url=f"http://127.0.0.1:{stack.settings.port}", timeout=30) as opened:
+    with signed_in(stack, timeout=30) as opened:
         yield opened
 
 
@@ -94,10 +95,10 @@ def test_approval_is_seen_and_given(client: httpx.Client) -> None:
     approved = respond(client, request["id"], {"decision": "approve", "comment": "go"})
 
     assert shown == request
-    assert shown["card"]["requester"] == "gateway"
+    assert shown["card"]["requester"] == "ann"
     assert (approved.status_code, approved.json()["state"]) == (200, "approved")
     (decision,) = approved.json()["decisions"]
-    assert (decision["person"], decision["via"], decision["comment"]) == ("gateway", "api", "go")
+    assert (decision["person"], decision["via"], decision["comment"]) == ("ann", "api", "go")
     assert reached(client, run_id, "completed", "failed")["state"] == "completed"
     assert problem(respond(client, request["id"], {"decision": "reject"})) == (409, "approval_closed")
 
@@ -137,7 +138,7 @@ def test_run_is_cancelled_once(client: httpx.Client) -> None:
     accepted = client.post(f"/api/runs/{run_id}/cancel")
 
     assert (accepted.status_code, accepted.json()["run_id"]) == (202, run_id)
-    assert reached(client, run_id, "cancelled")["message"] == "cancelled by gateway"
+    assert reached(client, run_id, "cancelled")["message"] == "cancelled by ann"
     assert problem(client.post(f"/api/runs/{run_id}/cancel")) == (409, "conflict")
 
 
@@ -185,7 +186,7 @@ def test_runs_are_listed_page_by_page(client: httpx.Client) -> None:
 
     assert {page["runs"][0]["run_id"] for page in (first, second)} == mine
     shown = first["runs"][0]
-    assert (shown["workflow"], shown["state"], shown["requester"]) == ("gate-asks", "suspended", "gateway")
+    assert (shown["workflow"], shown["state"], shown["requester"]) == ("gate-asks", "suspended", "ann")
     for run_id in mine:
         assert client.post(f"/api/runs/{run_id}/cancel").status_code == 202
 

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from penstock.errors import SpecError
 from penstock.workflow import canonical_json, check_workflow, parse_workflow, workflow_json_schema
 from penstock.workflow.spec import Approval
-from workflow.samples import CATALOG, HEAD, SUB, check, parse
+from workflow.samples import CATALOG, HEAD, check, parse
 
 NEW = "\n"
 GATE = """

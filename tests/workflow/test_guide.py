@@ -60,12 +60,6 @@ NOT_YET = {
     "pool": "nodes: [{id: a, agent: notifier, pool: x}]",
     "requires": "nodes: [{id: a, agent: notifier, requires: [x]}]",
     "secrets": "nodes: [{id: a, agent: notifier, secrets: {token: block/field}}]",
-    "approval.require.from": "nodes: [{id: a, agent: notifier, approval: {require: {from: ['user:ada']}}}]",
-    "approval.forbid": "nodes: [{id: a, agent: notifier, approval: {forbid: [requester]}}]",
-    "approval.remind": "nodes: [{id: a, agent: notifier, approval: {remind: [5m]}}]",
-    "approval.escalate": (
-        "nodes: [{id: a, agent: notifier, approval: {escalate: {after: 5m, to: ['user:ada']}}}]"
-    ),
 }
 """For each key that the guide calls not available, a workflow that has it."""
 LEFT_TO_THE_CHILD = {

@@ -19,7 +19,7 @@ from penstock.workflow.suggestions import suggest
 __all__ = ["People", "PeopleFile", "Person", "Role", "parse_people"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
-_HASH = re.compile(r"scrypt(\$[0-9]{1,10}){3}\$[A-Za-z0-9+/=._-]{8,200}\$[A-Za-z0-9+/=._-]{16,400}")
+_HASH = re.compile(r"scrypt\$[0-9]{1,8}(\$[0-9]{1,3}){2}\$[A-Za-z0-9_-]{11,128}\$[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True)

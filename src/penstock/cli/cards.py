@@ -14,6 +14,7 @@ __all__ = ["card_lines", "missing"]
 
 _WIDEST_LABEL = 9
 _LONGEST_INPUT = 200
+_STATES = {"approve": "approved", "reject": "rejected", "send_back": "sent_back"}
 _DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -21,9 +22,14 @@ def missing(request: Mapping[str, Any]) -> str:
     """Say what a request still needs, or what became of it."""
     if request["state"] == "open":
         return one_line(request["needs"])
-    people = ", ".join(said["person"] for said in request["decisions"])
+    people = ", ".join(said["person"] for said in request["decisions"] if _brought(said) == request["state"])
     state = str(request["state"]).replace("_", " ")
     return one_line(f"{state} by {people}" if people else state)
+
+
+def _brought(said: Mapping[str, Any]) -> str:
+    """Give the state that a decision leads to."""
+    return "edited" if said["edits"] is not None else _STATES[said["decision"]]
 
 
 def card_lines(request: Mapping[str, Any]) -> Iterator[str]:

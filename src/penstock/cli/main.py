@@ -7,7 +7,18 @@ import sys
 import typer
 
 from penstock import __version__
-from penstock.cli import agents, approvals, audit, files, login, processes, runs, workflows
+from penstock.cli import (
+    agents,
+    approvals,
+    audit,
+    files,
+    grants,
+    login,
+    policies,
+    processes,
+    runs,
+    workflows,
+)
 from penstock.cli.exits import Exit
 
 __all__ = ["app", "main"]
@@ -28,7 +39,9 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(grants.app, name="grants")
 app.add_typer(audit.app, name="audit")
+app.add_typer(policies.app, name="policies")
 app.add_typer(processes.tools_app, name="tools")
 
 

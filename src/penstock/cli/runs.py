@@ -156,6 +156,22 @@ def show_run(run_id: RunId, as_json: AsJson = False) -> None:
     print_table(("NODE", "STATE", "ATTEMPTS", "WHY"), rows)
 
 
+@app.command("withdraw")
+def withdraw_run(
+    run_id: RunId,
+    reason: Annotated[str, typer.Option(help="Why its answer is no longer wanted; approvers see it.")],
+) -> None:
+    """Withdraw what a run asks for: its gates stay shut, what always runs still does."""
+
+    async def work() -> int:
+        async with services(_say_nothing, start=False) as opened:
+            return await opened.withdraw(await find_run(opened.database, run_id), reason)
+
+    with reported():
+        count = asyncio.run(work())
+    typer.echo(f"withdrawn: {count} request{'' if count == 1 else 's'} for approval")
+
+
 @app.command("cancel")
 def cancel_run(
     run_id: RunId,

@@ -91,8 +91,9 @@ def _ended(unit: Unit, child: Child) -> NodeResult:
     if child.state in _WELL:
         return NodeResult(NodeState.SUCCEEDED, output=dict(child.outputs or {}), reason=about, attempts=1)
     state = child.state.value if child.state else ""
+    withdrawn = child.state is RunState.WITHDRAWN
     return NodeResult(
-        NodeState.FAILED,
+        NodeState.WITHDRAWN if withdrawn else NodeState.FAILED,
         error={
             "code": "child_failed",
             "message": f"{about} was {state}: {child.message or ''}".rstrip(": "),
@@ -100,5 +101,5 @@ def _ended(unit: Unit, child: Child) -> NodeResult:
             "retryable": False,
         },
         attempts=1,
-        tolerated=unit.node.spec.on_error == "continue",
+        tolerated=not withdrawn and unit.node.spec.on_error == "continue",
     )

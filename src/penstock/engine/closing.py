@@ -13,6 +13,7 @@ from penstock.engine.endings import Ending, cancelled
 from penstock.engine.prefect_api import cancel, propose_state
 from penstock.engine.starting import RunStarter
 from penstock.errors import NotFound
+from penstock.store.approval_ends import withdraw_requests
 from penstock.store.database import Database
 from penstock.store.nodes import NodeChange, nodes_of, write_nodes
 from penstock.store.requests import children_of
@@ -87,6 +88,19 @@ class Closing:
             await close_request_of(self.database, run_id)
         elif told.worker_id is None:
             await self.cancelled(run_id, by=by)
+
+    async def withdraw(self, run_id: UUID, reason: str) -> int:
+        """Withdraw what a run and the runs of its sub-workflows ask for; what they do already goes on.
+
+        Returns:
+            How many requests for approval were withdrawn.
+        """
+        withdrawn = await withdraw_requests(self.database, run_id, reason)
+        for child in await children_of(self.database, run_id):
+            if child.run_id is not None and not (child.state and child.state.terminal):
+                withdrawn += await self.withdraw(child.run_id, reason)
+        await self.starter.wake_for_news(run_id)
+        return withdrawn
 
     async def cancelled(self, run_id: UUID, *, by: str = "") -> None:
         """Record that a run which no worker has was cancelled; one that has ended stays as it is."""

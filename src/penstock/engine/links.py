@@ -27,6 +27,10 @@ class Links:
         """Give the page of a request for approval."""
         return f"{self.gateway}/approvals/{request_id}"
 
+    def arrival(self, token: str) -> str:
+        """Give the address that leads to a request once, after the login."""
+        return f"{self.gateway}/a/{token}"
+
     def run(self, run_id: UUID) -> str:
         """Give the page of a run in the Prefect UI."""
         return f"{ui_url(self.settings)}/runs/flow-run/{run_id}"

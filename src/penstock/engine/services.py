@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from sqlalchemy import text as sql
 
 from penstock import registry
 from penstock.approvals.rules import RuleBook
+from penstock.approvals.satisfiable import unsatisfiable
 from penstock.engine import deployments
 from penstock.engine.approving import Approvals
 from penstock.engine.blocks import register_block_types
@@ -31,6 +33,7 @@ from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import hand_over, result_store, shared_client
 from penstock.engine.resets import to_reset
 from penstock.engine.revisions import agent_versions, catalog_for, catalog_of, check_text, revision_digest
+from penstock.engine.standing import StandingGrants
 from penstock.engine.starting import RunStarter
 from penstock.errors import Conflict, ExpressionError, InputInvalid, NotFound, SpecError, StoreError
 from penstock.registry import Registry
@@ -66,6 +69,8 @@ from penstock.workflow import (
 __all__ = ["Applied", "Services", "Started", "open_services"]
 
 _LOOK_AGAIN_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,19 +124,27 @@ class Services:
         self._closing = Closing(database, client, self._starter)
         self.rules = RuleBook(settings.people, settings.policies)
         self.links = Links(settings)
+        self.standing = StandingGrants(database, agents)
         self.approvals = Approvals(database, self._starter, RuleJudge(self.rules), self.links)
         self._parsed: dict[str, tuple[UUID, CheckedWorkflow]] = {}
         """The revision that was started last, by workflow."""
 
     async def check(self, text: str | bytes, *, file: str) -> CheckedWorkflow:
-        """Check a workflow file, together with the applied workflows that it runs.
+        """Check a workflow file, together with the applied workflows that it runs and the people who approve.
 
         Raises:
             SpecError: With every mistake and its place.
         """
         return (await self._check(text, file=file))[0]
 
-    async def _check(self, text: str | bytes, *, file: str) -> tuple[CheckedWorkflow, Catalog]:
+    async def _check(self, text: str | bytes, *, file: str, by: str = "") -> tuple[CheckedWorkflow, Catalog]:
+        checked, catalog = await self._check_file(text, file=file)
+        problems = unsatisfiable(checked.workflow, catalog.agents, self.rules.current(), editor=by)
+        if problems:
+            raise SpecError.of(problems)
+        return checked, catalog
+
+    async def _check_file(self, text: str | bytes, *, file: str) -> tuple[CheckedWorkflow, Catalog]:
         try:
             others = sub_workflows(parse_workflow(text, file=file))
         except SpecError:  # the check tells every mistake at once
@@ -148,7 +161,10 @@ class Services:
         await deployments.ensure_pool(self.client, self.settings.prefect.pool)
         await register_block_types()
         for path in shipped_workflows() if library else ():
-            await self.apply(path.read_bytes(), file=path.name, by="penstock")
+            try:
+                await self.apply(path.read_bytes(), file=path.name, by="penstock")
+            except SpecError as error:  # the people or the agents that it needs are not here
+                log.error("a shipped workflow is left out: %s", error.message)  # noqa: TRY400  no fault
 
     async def apply(self, text: str | bytes, *, file: str, by: str) -> Applied:
         """Save a workflow's revision and make it startable.
@@ -158,7 +174,7 @@ class Services:
         Raises:
             SpecError: The file has mistakes; nothing was saved.
         """
-        checked, catalog = await self._check(text, file=file)
+        checked, catalog = await self._check(text, file=file, by=by)
         before = await self._current(checked.workflow.name)
         revision = await save_revision(
             self.database,
@@ -268,6 +284,23 @@ class Services:
         """
         await self._closing.cancel(run_id, by=by)
 
+    async def withdraw(self, run_id: UUID, reason: str) -> int:
+        """Withdraw what a run asks for, because what it was started for is over.
+
+        Its gates stay shut; what always runs still does, and the run ends as withdrawn.
+
+        Returns:
+            How many requests for approval were withdrawn.
+        Raises:
+            NotFound: There is no such run.
+            Conflict: It asks for nothing.
+        """
+        run = await get_run(self.database, run_id)
+        withdrawn = await self._closing.withdraw(run_id, reason)
+        if not withdrawn:
+            raise Conflict(f"run {run_id} is {run.state.value} and waits for no approval")
+        return withdrawn
+
     async def retry(self, run_id: UUID, *, start: str | None = None) -> None:
         """Have a run that has ended go on from what did not succeed, or from a chosen node.
 
@@ -282,7 +315,8 @@ class Services:
         if not run.state.terminal:
             raise Conflict(f"run {run_id} is {run.state.value}; only a run that has ended is tried again")
         revision = await get_revision(self.database, run.revision_id)
-        checked = await self.check(revision.source, file=f"{revision.workflow}@{revision.number}")
+        file = f"{revision.workflow}@{revision.number}"
+        checked = (await self._check_file(revision.source, file=file))[0]
         reset = to_reset(checked, await nodes_of(self.database, run_id), start=start)
         if not await reopen_run(self.database, run_id, reset=reset, even_completed=start is not None):
             raise Conflict(f"run {run_id} is {run.state.value}; name the node to begin with")
@@ -301,7 +335,8 @@ class Services:
         kept = self._parsed.get(workflow.name)
         if kept is None or kept[0] != workflow.revision_id:
             revision = await current_revision(self.database, workflow.name)
-            checked = await self.check(revision.source, file=f"{revision.workflow}@{revision.number}")
+            file = f"{revision.workflow}@{revision.number}"
+            checked = (await self._check_file(revision.source, file=file))[0]
             kept = self._parsed[revision.workflow] = revision.id, checked
         return kept[1]
 

@@ -17,6 +17,9 @@ from penstock.engine.closing import Closing
 from penstock.engine.facts import Engine
 from penstock.engine.judging import RuleJudge
 from penstock.engine.lease import LeaseKeeper, Registration
+from penstock.engine.links import Links
+from penstock.engine.notices import Notifier
+from penstock.engine.noting import RulesNoter
 from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import result_store
 from penstock.engine.revisions import Revisions
@@ -91,7 +94,17 @@ async def open_session(
         closing = Closing(database, client, starter)
         judge = RuleJudge(RuleBook(settings.people, settings.policies))
         executor = _executor(settings, database, closing, judge, name=name, worker_id=worker_id)
-        upkeep = Upkeep(database, client, starter, closing, judge, worker_id, in_flight)
+        upkeep = Upkeep(
+            database,
+            client,
+            starter,
+            closing,
+            judge,
+            Notifier(database, judge, Links(settings), settings.approvals.notify),
+            RulesNoter(database, judge.rules, name),
+            worker_id,
+            in_flight,
+        )
         yield WorkerSession(worker_id, database, executor, closing, upkeep)
     finally:
         await keeper.close()

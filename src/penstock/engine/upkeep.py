@@ -21,6 +21,8 @@ from penstock.engine.closing import Closing
 from penstock.engine.endings import as_recorded
 from penstock.engine.judging import RuleJudge
 from penstock.engine.lease import has_ended
+from penstock.engine.notices import Notifier
+from penstock.engine.noting import RulesNoter
 from penstock.engine.prefect_api import hand_over, states_of, unfinished_runs
 from penstock.engine.starting import RunStarter
 from penstock.errors import NotFound
@@ -39,6 +41,8 @@ _LOOK_S = 1.0
 """Seconds between looks at the other workers; one query."""
 _SWEEP_S = 10.0
 """Seconds between sweeps through the store; a handful of queries."""
+_TELL_S = 2.0
+"""Seconds between looks at the outbox of notices; two queries."""
 _COMPARE_S = 60.0
 """Seconds between comparisons of all waiting runs with Prefect."""
 _SETTLED_S = 15.0
@@ -61,6 +65,8 @@ class Upkeep:
     starter: RunStarter
     closing: Closing
     judge: RuleJudge
+    notifier: Notifier
+    noter: RulesNoter
     worker_id: UUID
     in_flight: Callable[[], Collection[UUID]]
 
@@ -70,6 +76,7 @@ class Upkeep:
             _every(_LOOK_S, self.take_from_the_dead),
             _every(_SWEEP_S, self.sweep),
             _every(_COMPARE_S, self.compare_waiting),
+            _every(_TELL_S, self.notifier.send_due),
         )
 
     async def take_from_the_dead(self) -> None:
@@ -90,6 +97,7 @@ class Upkeep:
                 await self.starter.launch(request)
             except NotFound as error:
                 log.warning("request %s cannot be started: %s", request.id, error.message)
+        await self.noter.note()
         await self.see_to_requests()
         for run_id in await suspended_with_news(self.database, older_than_s=0.0):
             await self.starter.wake(run_id)

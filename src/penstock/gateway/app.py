@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from penstock import __version__
 from penstock.engine.services import open_services
 from penstock.errors import SettingsError
-from penstock.gateway import approvals, console, login, runs, workflows
+from penstock.gateway import approvals, arriving, console, grants, login, runs, workflows
 from penstock.gateway.addresses import is_loopback
 from penstock.gateway.guard import SignedInOnly
 from penstock.gateway.headers import SecurityHeaders
@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, library: bool = False) -> FastAPI:
     _add_middleware(app, settings.gateway.url)
     install_problem_handlers(app)
     _add_health(app)
-    for routes in (login, workflows, runs, approvals, console):
+    for routes in (login, workflows, runs, approvals, grants, console, arriving):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

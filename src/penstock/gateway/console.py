@@ -17,7 +17,7 @@ from penstock.gateway.diffs import FileDiff, parse_diff
 from penstock.gateway.edits import form_fields
 from penstock.gateway.opened import Cursor, Opened
 from penstock.gateway.pages import page, templates
-from penstock.gateway.shown import moment, plain, seen, span, urgency, value_text
+from penstock.gateway.shown import FILTERS, moment
 from penstock.gateway.signed import Signed
 from penstock.store.approvals import list_requests
 
@@ -38,13 +38,21 @@ _STATES: Mapping[View, tuple[str, ...]] = {
     "closed": ("withdrawn", "expired", "void"),
 }
 _NO_CARD: Mapping[str, Any] = {
-    **{"title": "", "why": "", "undo": "", "agent": {"name": "", "version": "", "does": ""}, "inputs": {}},
-    **{"plan": None, "history": (), "changed": (), "note": None, "edited": None},
+    "why": "",
+    "undo": "",
+    "agent": {"name": "", "version": "", "does": ""},
+    "inputs": {},
+    "plan": None,
+    "history": (),
+    "changed": (),
+    "note": None,
+    "edited": None,
 }
 """What cards of earlier versions may lack."""
+_SAID = {"approve": "approved it", "reject": "rejected it", "send_back": "sent it back"}
 _SUCCESSORS = ("open", "approved")
 
-templates.filters |= {"seen": seen, "plain": plain, "shown": value_text, "span": span, "urgency": urgency}
+templates.filters.update(FILTERS)
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,8 @@ class Row:
 
     request: Mapping[str, Any]
     alike: int
-
-    @property
-    def mine(self) -> bool:
-        """Whether whoever looks may decide it."""
-        return self.request["may_decide"] == ""
+    why_not: str
+    """Why whoever looks cannot decide it; empty when he can."""
 
     @property
     def urgent(self) -> tuple[datetime, datetime]:
@@ -84,20 +89,21 @@ async def inbox(
     listed = await services.approvals.list(
         states=_STATES[view], limit=_PAGE, cursor=cursor, person=signed.person
     )
-    rows, recent = _rows(listed["approvals"], fold=view == "open"), []
+    name = signed.name
+    rows, recent = _rows(listed["approvals"], name, fold=view == "open"), []
     if view == "open":
         rows.sort(key=lambda row: row.urgent)
         if cursor is None:
             decided = await services.approvals.list(
                 states=_STATES["decided"], limit=_RECENT, person=signed.person
             )
-            recent = _rows(decided["approvals"], fold=False)
+            recent = _rows(decided["approvals"], name, fold=False)
     return page(
         request,
         "inbox.html",
         view=view,
-        mine=[row for row in rows if view == "open" and row.mine],
-        others=[row for row in rows if view != "open" or not row.mine],
+        mine=[row for row in rows if view == "open" and not row.why_not],
+        others=[row for row in rows if view != "open" or row.why_not],
         recent=recent,
         cursor=listed["cursor"],
         first=cursor is None,
@@ -123,7 +129,8 @@ async def one(request: Request, services: Opened, signed: Signed, request_id: st
         plan=plan,
         files=list(zip(files, _folded(files), strict=True)),
         fields=form_fields(shown["editable"], card["inputs"], shown["edits"]),
-        freezes=_freezes(shown["clauses"], now),
+        why_not=_why_not(shown, signed.name),
+        freezes=_freezes(shown, signed.name, now),
         newer=await _newer(services, shown),
         now=now,
     )
@@ -136,17 +143,25 @@ def _read_id(text: str) -> UUID:
         raise NotFound(f"{text!r} is not the id of a request for approval") from None
 
 
-def _rows(requests: Iterable[Mapping[str, Any]], *, fold: bool) -> list[Row]:
+def _rows(requests: Iterable[Mapping[str, Any]], name: str, *, fold: bool) -> list[Row]:
     """Make one row of requests that are alike, under one that the person may decide if there is any."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for request in requests:
         groups.setdefault(request["digest"] if fold else request["id"], []).append(request)
-    return [_row(group) for group in groups.values()]
+    return [_row(group, name) for group in groups.values()]
 
 
-def _row(group: Sequence[Mapping[str, Any]]) -> Row:
-    chosen = next((request for request in group if request["may_decide"] == ""), group[0])
-    return Row(chosen, max(len(group), chosen["alike"]))
+def _row(group: Sequence[Mapping[str, Any]], name: str) -> Row:
+    chosen = next((request for request in group if not _why_not(request, name)), group[0])
+    return Row(chosen, max(len(group), chosen["alike"]), _why_not(chosen, name))
+
+
+def _why_not(request: Mapping[str, Any], name: str) -> str:
+    """Say why somebody cannot decide, or need not any more; empty when he can."""
+    if request["may_decide"]:
+        return request["may_decide"]
+    said = next((said for said in request["decisions"] if said["person"] == name), None)
+    return "" if said is None else f"you have {_SAID[said['decision']]} already"
 
 
 def _folded(files: Sequence[FileDiff]) -> Iterable[bool]:
@@ -157,9 +172,14 @@ def _folded(files: Sequence[FileDiff]) -> Iterable[bool]:
         yield file.size > _UNFOLDED or before > _UNFOLDED_IN_ALL
 
 
-def _freezes(clauses: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
-    """List the clauses that only those meet who break the glass."""
-    live = (clause for clause in clauses if clause["break_glass"] and clause["missing"])
+def _freezes(shown: Mapping[str, Any], name: str, now: datetime) -> list[Mapping[str, Any]]:
+    """List the clauses that this person can still help to meet by breaking the glass."""
+    if shown["may_decide"] or any(
+        said["person"] == name and (said["break_glass"] or said["decision"] != "approve")
+        for said in shown["decisions"]
+    ):
+        return []
+    live = (clause for clause in shown["clauses"] if clause["break_glass"] and clause["missing"])
     return [clause for clause in live if (moment(clause["until"]) or now) >= now]
 
 

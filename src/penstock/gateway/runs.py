@@ -32,6 +32,14 @@ class RetryRequest(BaseModel):
     )
 
 
+class WithdrawRequest(BaseModel):
+    """Why nobody needs to decide any more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=1000, description="Approvers see it.")
+
+
 class Accepted(BaseModel):
     """A wish about a run that was accepted; look at the run for what comes of it."""
 
@@ -67,6 +75,13 @@ async def cancel(services: Opened, signed: Signed, run_id: UUID) -> Accepted:
     if state.terminal:
         raise Conflict(f"run {run_id} has ended: {state.value}", details={"state": state.value})
     await services.cancel(run_id, by=signed.name)
+    return _accepted(services, run_id)
+
+
+@router.post("/{run_id}/withdraw", status_code=202)
+async def withdraw(services: Opened, run_id: UUID, body: WithdrawRequest) -> Accepted:
+    """Withdraw what a run asks for, because what it was started for is over. 409 when it asks for nothing."""
+    await services.withdraw(run_id, body.reason)
     return _accepted(services, run_id)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import groupby, pairwise
 from typing import Any
@@ -12,11 +13,12 @@ from markupsafe import Markup, escape
 
 from penstock.approvals.characters import is_unseen, visible, written_out
 
-__all__ = ["duration", "moment", "plain", "seen", "span", "urgency", "value_text"]
+__all__ = ["FILTERS", "ago", "duration", "moment", "plain", "seen", "span", "urgency", "value_text"]
 
 _SECOND, _MINUTE, _HOUR, _DAY = 1, 60, 3600, 86400
 _UNITS = ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (_SECOND, "s"))
 _LATE_S, _NEAR_S = 15 * _MINUTE, 2 * _HOUR
+_NOW_S = 5
 _UNSEEN = Markup('<span class="unseen" title="{}">{}</span>')
 
 
@@ -67,8 +69,27 @@ def span(value: str | None, now: datetime) -> str:
     return "" if at is None else duration(abs((now - at).total_seconds()))
 
 
+def ago(value: str | None, now: datetime) -> str:
+    """Tell how long ago something was; empty when it was not."""
+    at = moment(value)
+    if at is None:
+        return ""
+    return "just now" if (now - at).total_seconds() < _NOW_S else f"{span(value, now)} ago"
+
+
 def urgency(expires_at: str | None, now: datetime) -> str:
     """Say how near the end of a request is: `late`, `near` or nothing."""
     at = moment(expires_at)
     left = float("inf") if at is None else (at - now).total_seconds()
     return "late" if left < _LATE_S else "near" if left < _NEAR_S else ""
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "seen": seen,
+    "plain": plain,
+    "shown": value_text,
+    "span": span,
+    "ago": ago,
+    "urgency": urgency,
+}
+"""What templates know these by."""

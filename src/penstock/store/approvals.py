@@ -171,9 +171,11 @@ async def open_request(
         same = (await connection.execute(_STANDING, values)).scalar()
         if same is not None:
             return await _known(connection, same)
+        # The rows of standing grants are locked before the head of the audit chain, and in one order.
+        taken = [vote for one in sorted(standing) if (vote := await _from_standing(connection, one))]
+        votes = [*given, *taken]
         await connection.execute(_VOID, values)
         await connection.execute(_OPEN, values)
-        votes = [*given, *[vote for one in standing if (vote := await _from_standing(connection, one))]]
         for vote in votes:
             await _write(connection, values["id"], vote)
         opened = await _known(connection, values["id"])
@@ -245,7 +247,7 @@ async def decide(
             await _note_refusal(connection, found, said, refused)
             return refused
         await _write(connection, request_id, said)
-        state = _state_after(said)
+        state = _state_after(said.verdict, said.edits)
         if state is None:
             enough = judge.met(await _known(connection, request_id))
             state = ApprovalState.APPROVED if enough else ApprovalState.OPEN
@@ -295,13 +297,13 @@ def _refused(
     return None
 
 
-def _state_after(said: Said) -> ApprovalState | None:
+def _state_after(verdict: Verdict, edits: Mapping[str, Any] | None) -> ApprovalState | None:
     """Give the state that a decision brings by itself; None when it only counts."""
-    if said.verdict is Verdict.REJECT:
+    if verdict is Verdict.REJECT:
         return ApprovalState.REJECTED
-    if said.verdict is Verdict.SEND_BACK:
+    if verdict is Verdict.SEND_BACK:
         return ApprovalState.SENT_BACK
-    return None if said.edits is None else ApprovalState.EDITED
+    return None if edits is None else ApprovalState.EDITED
 
 
 async def _from_standing(connection: AsyncConnection, standing_id: UUID) -> Said | None:
@@ -388,14 +390,12 @@ def closed_error(found: ApprovalRequest) -> ApprovalClosed:
 
 
 def _closed(found: ApprovalRequest) -> ApprovalClosed:
-    people = ", ".join(known.person for known in found.decisions)
-    decided = found.state in {
-        ApprovalState.APPROVED,
-        ApprovalState.REJECTED,
-        ApprovalState.SENT_BACK,
-        ApprovalState.EDITED,
-    }
-    by = f" by {people}" if people and decided else ""
+    people = ", ".join(
+        known.person
+        for known in found.decisions
+        if (_state_after(known.decision, known.edits) or ApprovalState.APPROVED) is found.state
+    )
+    by = f" by {people}" if people else ""
     state = found.state.value.replace("_", " ")
     return ApprovalClosed(f"{found.title!r} is {state}{by}", details={"state": found.state.value})
 
@@ -496,8 +496,8 @@ _WRITE = text("""
     VALUES (:id, :person, :decision, :comment, :via, CAST(:groups AS text[]), CAST(:claims AS text[]),
             CAST(:edits AS jsonb), :break_glass)
     ON CONFLICT (request_id, person) DO UPDATE SET
-        comment = excluded.comment, via = excluded.via, groups = excluded.groups,
-        break_glass = excluded.break_glass, at = excluded.at
+        comment = excluded.comment, via = excluded.via, groups = excluded.groups, claims = excluded.claims,
+        edits = excluded.edits, break_glass = excluded.break_glass, at = excluded.at
 """)
 _CLOSE = text("""
     UPDATE penstock.approval_request SET

@@ -31,6 +31,7 @@ __all__ = [
     "facts_text",
     "head",
     "latest",
+    "note_policy",
     "record",
 ]
 
@@ -281,4 +282,18 @@ _BOUNDS = text("""
     SELECT head.seq, head.hash, (SELECT min(seq) FROM penstock.audit_entry) AS first,
            (SELECT max(seq) FROM penstock.audit_entry) AS last
     FROM (SELECT) AS one LEFT JOIN penstock.audit_head AS head ON true
+""")
+
+
+async def note_policy(database: Database, version: str, *, process: str) -> None:
+    """Record the version of people and policies that is in force, unless it is the one recorded last."""
+    await database.fetch(_NOTE_POLICY, {"version": version, "process": process})
+
+
+_NOTE_POLICY = text("""
+    SELECT penstock.audit('policy.loaded', NULL, NULL, NULL, jsonb_build_object(
+        'version', CAST(:version AS text), 'process', CAST(:process AS text)))
+    WHERE CAST(:version AS text) IS DISTINCT FROM (
+        SELECT CAST(entry AS jsonb) -> 'facts' ->> 'version' FROM penstock.audit_entry
+        WHERE kind = 'policy.loaded' ORDER BY seq DESC LIMIT 1)
 """)

@@ -60,7 +60,7 @@ async def make_link(database: Database, request_id: UUID, *, link_hash: str) -> 
 async def take_link(database: Database, link_hash: str, *, person: str) -> UUID | None:
     """Use up a link and give its request; None when it is unknown or was used before.
 
-    Both leave a line in the audit chain.
+    A link that is followed a second time leaves a line in the audit chain as well.
 
     Args:
         person: Who has signed in and follows it.

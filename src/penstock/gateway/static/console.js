@@ -49,14 +49,16 @@
       const focused = part.contains(document.activeElement) ? document.activeElement : null;
       const address = focused?.getAttribute("href");
       part.replaceWith(next);
-      if (part.id === "decide") changed();
+      if (part.id === "decide") changed(part, next);
       if (!focused) continue;
       const again = address ? all("a[href]", next).find((link) => link.getAttribute("href") === address) : null;
       (again ?? find("a[href], button:enabled", next) ?? find("#outcome"))?.focus();
     }
   }
 
-  function changed() {
+  function changed(part, next) {
+    const [typed, empty] = [find("#comment", part), find("#comment", next)];
+    if (typed && empty) empty.value = typed.value;
     wireDecision();
     if (!busy) say("warn", "This request has changed since you opened it.");
   }
@@ -144,7 +146,7 @@
 
   // What a key asks for is asked again on the screen.
   function ask(decision) {
-    if (!able()) return;
+    if (!able() || !find("#buttons")) return;
     if (pending === decision) {
       press(decision);
       return;
@@ -159,12 +161,15 @@
     find("#confirm-what").textContent = ASK[decision];
     find("#buttons").hidden = true;
     find("#confirm").hidden = false;
-    find("#confirm-yes").textContent = { approve: "Approve", reject: "Reject", send_back: "Send back" }[decision];
-    find("#confirm-yes").focus();
+    const pressed = find(`[data-decision="${decision}"]`);
+    const yes = find("#confirm-yes");
+    yes.className = pressed.className;
+    yes.replaceChildren(...[...pressed.childNodes].map((node) => node.cloneNode(true)));
+    yes.focus();
   }
 
   function unask() {
-    if (!find("#confirm")) return;
+    if (!find("#confirm") || !find("#buttons")) return;
     const was = pending;
     pending = null;
     find("#confirm").hidden = true;
@@ -181,13 +186,19 @@
     find("#more").open = true;
     find(`[data-open="${name}"]`).setAttribute("aria-expanded", "true");
     find(`#${name}`).hidden = false;
+    hideButtons(true);
     find("input, textarea, select", find(`#${name}`)).focus();
+  }
+
+  function hideButtons(on) {
+    for (const part of all("#buttons, #more")) part.hidden = on;
   }
 
   function closeForms() {
     for (const form of all("form.opened", part())) {
       if (form.hidden) continue;
       form.hidden = true;
+      hideButtons(false);
       const opener = find(`[data-open="${form.id}"]`);
       opener.setAttribute("aria-expanded", "false");
       if (form.contains(document.activeElement)) opener.focus();
