@@ -180,6 +180,8 @@ def test_damage_is_named(damage: Damage, where: tuple[int, str]) -> None:
         (text_of(1).replace("ann", "\\u0061nn"), "text"),
         (text_of(1).replace("ann", "\\u001A"), "text"),
         (text_of(1).replace("ann", "\\ud800"), "text"),
+        (text_of(1).replace("ann", "\\u0008"), "text"),
+        (text_of(1).replace("ann", "\\u000a"), "text"),
         (text_of(1).replace("ann", "a\tn"), "text"),
         (text_of(1).replace("{}", '{"b": 1, "a": 1}'), "text"),
         (text_of(1).replace("{}", '{"aa": 1, "b": 1}'), "text"),
@@ -306,6 +308,20 @@ def test_copy_that_begins_later_is_checked_from_there_and_joined_by_the_noted_he
 
     assert (verdict.ok, verdict.start, verdict.entries) == (True, entries[1].head, 3)
     assert broken(other) == (2, "the head that was noted")
+
+
+def test_copy_without_its_first_entry_is_checked_from_the_second() -> None:
+    entries = grown()
+
+    verdict = check_lines(exported(entries[1:]), file="f")
+
+    assert (verdict.ok, verdict.start, verdict.entries) == (True, entries[0].head, 4)
+
+
+def test_copy_whose_first_entry_follows_something_is_broken() -> None:
+    other = grown(2, Head(0, "1" * 64))
+
+    assert broken(check_lines(exported(other), file="f")) == (1, "hash of the entry before")
 
 
 @pytest.mark.parametrize("seq", [0, -4])

@@ -95,6 +95,12 @@ def test_what_is_known_of_all(people: People) -> None:
     assert people.open_to_approvers
 
 
+def test_members_who_are_users_are_fine_without_any_claim() -> None:
+    people = parse_people(HEAD + "users: {ada: {}}\ngroups: {sre: {members: [ada]}}\n", file="p.yaml")
+
+    assert people.find("ada") == Person("ada", frozenset({"sre"}), approver=False)
+
+
 def test_viewers_by_claim_are_no_approvers() -> None:
     people = parse_people(HEAD + "groups: {dev: {claims: [d]}, sre: {role: admin}}\n", file="p.yaml")
 
@@ -113,7 +119,8 @@ def test_the_password_is_given_to_who_asks_for_it_alone(people: People) -> None:
     assert people.password_of("alice") == HASH
     assert people.password_of("bob") == people.password_of("nobody") == ""
     assert people.file is not None
-    assert "scrypt" not in f"{people!r} {people.file!r} {people.file.model_dump_json()}"
+    shown = f"{people!r} {people.file!r} {people.file.source!r} {people.file.model_dump_json()}"
+    assert "scrypt" not in shown
 
 
 def test_a_hash_that_was_made_for_the_file_is_taken() -> None:

@@ -235,7 +235,7 @@ def test_who_may_approve_is_not_refused() -> None:
 
 # Laws.
 
-laws = settings(derandomize=True, max_examples=400, deadline=None)
+laws = settings(derandomize=True, max_examples=200, deadline=None)
 NAMES, GROUPS = ("ada", "bob", "cy", "dan", "eve"), ("sre", "dev", "ops")
 ENTRIES = [*(f"group:{name}" for name in GROUPS), "user:ada", "user:bob"]
 

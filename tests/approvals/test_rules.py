@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,13 @@ from structlog.testing import capture_logs
 
 from penstock.approvals.people import People
 from penstock.approvals.policy import Policies
+from penstock.approvals.quorum import Vote, refusal, tally
 from penstock.approvals.rules import RuleBook, Rules, read_rules
+from penstock.approvals.satisfiable import unsatisfiable_policies
+from penstock.approvals.terms import Clause, Terms
 from penstock.errors import SpecError
 
+GUIDE = (Path(__file__).parents[2] / "docs" / "POLICIES.md").read_text(encoding="utf-8")
 PEOPLE = "apiVersion: penstock/v1\nkind: People\nusers: {ada: {role: approver}}\n"
 
 
@@ -198,3 +204,42 @@ def test_a_password_stands_neither_in_the_log_nor_in_the_trouble(people: Path) -
 
     assert book.trouble
     assert "hunter2" not in f"{logs}{book.trouble}"
+
+
+def test_the_example_of_the_guide_is_as_it_says(tmp_path: Path) -> None:
+    for name, text in re.findall(r"```yaml\n# (\S+)\n(.*?)```", GUIDE, re.DOTALL):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    rules = RuleBook(tmp_path / "people.yaml", tmp_path / "policies").current()
+
+    def needs(moment: str, *approvals: str) -> str:
+        now = datetime.fromisoformat(moment)
+        clauses = rules.policies.clauses(
+            agent="patcher",
+            type_="MODIFICATION",
+            workflow="fix-vulnerability",
+            targets=("/srv/payments/api",),
+            now=now,
+        )
+        terms = Terms((Clause("workflow", "the workflow asks"), *clauses), requester="eve", last_editor="eve")
+        votes: list[Vote] = []
+        for text in approvals:
+            person = rules.people.find(text.rstrip("!"))
+            assert person is not None
+            glass = text.endswith("!")
+            assert refusal(terms, person, now=now, escalated=False, break_glass=glass) == ""
+            votes.append(Vote(person.name, person.groups, glass))
+        return tally(terms, votes, now=now, escalated=False).needs
+
+    march, christmas = "2026-03-04T12:00:00+01:00", "2026-12-24T12:00:00+01:00"
+    teams = "from group:sre or group:payments, each for another of these"
+    assert unsatisfiable_policies(rules) == []
+    assert needs(march) == f"2 approvals {teams}"
+    assert needs(march, "ada") == needs(march, "ada", "bob") == f"1 more approval {teams}"
+    assert needs(march, "ada", "cleo") == ""
+    assert needs(christmas, "ada!", "cleo") == (
+        "1 more approval that breaks the freeze production/holidays from group:sre"
+    )
+    assert needs(christmas, "ada!", "bob!", "cleo") == ""
+    assert needs("2027-01-02T08:00:00+01:00", "ada", "cleo") == ""
+    assert "weekend-nights" in needs("2026-03-07T07:59:00+01:00")

@@ -9,24 +9,21 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
 from penstock.engine.auditing import export
 from penstock.store import audit
 from penstock.store.database import Database
-from penstock.store.embedded import SUPERUSER, USER
+from store.chains import CUT_HEAD, REQUEST, RUN, tamper
 from support.postgres import database, database_url, postgres_server, postgres_template
 
 __all__ = ["database", "database_url", "postgres_server", "postgres_template"]
 
-RUN, REQUEST = uuid4(), uuid4()
 NOBODY_THERE = "postgresql://penstock@127.0.0.1:9/penstock"
 
 
@@ -41,12 +38,6 @@ async def chain(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database
         )
     await audit.record(database, kind="policy.loaded")
     return database
-
-
-@pytest.fixture
-async def superuser(database_url: str) -> AsyncGenerator[Database]:
-    async with Database(database_url.replace(f"//{USER}@", f"//{SUPERUSER}@")) as database:
-        yield database
 
 
 async def penstock(*arguments: object, given: bytes = b"") -> tuple[int, str, str]:
@@ -88,12 +79,6 @@ async def copied(database: Database) -> str:
     return file.getvalue().decode()
 
 
-async def tamper(superuser: Database, statement: str) -> None:
-    async with superuser.transaction() as connection:
-        await connection.execute(text("SET LOCAL session_replication_role = replica"))
-        await connection.execute(text(statement))
-
-
 async def test_whole_chain_is_told_with_its_head(chain: Database) -> None:
     last = await audit.head(chain)
 
@@ -123,8 +108,8 @@ async def test_empty_chain_is_whole(database: Database, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("chain")
-async def test_broken_chain_is_told_with_the_first_broken_link(superuser: Database) -> None:
-    await tamper(superuser, "UPDATE penstock.audit_entry SET person = E'eve\\x1b[2J' WHERE seq = 3")
+async def test_broken_chain_is_told_with_the_first_broken_link(database: Database) -> None:
+    await tamper(database, "UPDATE penstock.audit_entry SET person = E'eve\\x1b[2J' WHERE seq = 3")
 
     exit_code, told, messages = await penstock("verify")
     as_json = await penstock("verify", "--json")
@@ -139,13 +124,12 @@ async def test_broken_chain_is_told_with_the_first_broken_link(superuser: Databa
     assert set(found["broken"]) == {"seq", "what", "expected", "found", "message"}
 
 
-async def test_noted_head_finds_what_was_cut_off(chain: Database, superuser: Database) -> None:
+async def test_noted_head_finds_what_was_cut_off(chain: Database, database: Database) -> None:
     last = await audit.head(chain)
-    await tamper(superuser, "DELETE FROM penstock.audit_entry WHERE seq = 5")
+    await tamper(database, "DELETE FROM penstock.audit_entry WHERE seq = 5")
     await tamper(
-        superuser,
-        "UPDATE penstock.audit_head SET (seq, hash) ="
-        " (SELECT seq, hash FROM penstock.audit_entry ORDER BY seq DESC LIMIT 1)",
+        database,
+        CUT_HEAD,
     )
 
     without = await penstock("verify")
@@ -258,8 +242,8 @@ async def test_list_is_narrowed(options: tuple[object, ...], seqs: list[int]) ->
 
 
 @pytest.mark.usefixtures("chain")
-async def test_entry_with_a_time_that_is_none_is_listed(superuser: Database) -> None:
-    await tamper(superuser, "UPDATE penstock.audit_entry SET entry = 'x', at = 'infinity' WHERE seq = 5")
+async def test_entry_with_a_time_that_is_none_is_listed(database: Database) -> None:
+    await tamper(database, "UPDATE penstock.audit_entry SET entry = 'x', at = 'infinity' WHERE seq = 5")
 
     exit_code, told, _ = await penstock("list", "--limit", "1")
 

@@ -69,7 +69,7 @@ async def test_address_is_the_public_one(stack: StackUnderTest) -> None:
 
     _, output, _ = await penstock(elsewhere, "login", "--json")
 
-    assert json.loads(output)["url"].startswith("https://penstock.example/login/link?token=")
+    assert json.loads(output)["url"].startswith("https://Penstock.example/login/link?token=")
 
 
 @pytest.mark.integration

@@ -21,7 +21,7 @@ from prefect.filesystems import LocalFileSystem
 from prefect.states import Failed
 
 from engine.world import World
-from penstock.approvals.gate import GateRequest, Grant, SaidBefore, Waiting
+from penstock.approvals.gate import Allowed, GateRequest, Grant, SaidBefore, Waiting
 from penstock.engine.control import RunControl, Stop
 from penstock.engine.endings import Ending, of_results
 from penstock.engine.facts import Engine, RunFacts, Unit
@@ -218,9 +218,9 @@ class MemoryGate:
         del node_id, item
         return SaidBefore()
 
-    async def granted(self, node_id: str) -> Mapping[str, str]:
+    async def granted(self, node_id: str) -> Allowed:
         del node_id
-        return {}
+        return Allowed()
 
     async def ask(self, request: GateRequest) -> Grant | Waiting:
         return await self.session.call(lambda: self._answer(request))

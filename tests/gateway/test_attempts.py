@@ -8,6 +8,10 @@ from penstock.gateway import attempts
 from penstock.gateway.attempts import WINDOW_S, Attempts, network_of
 
 
+def kept(counted: Attempts) -> set[str]:
+    return set(vars(counted)["_tries"])
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -65,14 +69,14 @@ def test_memory_is_bounded(counted: Attempts, clock: Clock, monkeypatch: pytest.
     monkeypatch.setattr(attempts, "_MOST_KEYS", 50)
     for number in range(200):
         counted.take({f"old {number}": 1})
-    assert len(counted._tries) == 50
+    assert len(kept(counted)) == 50
     assert counted.take({"old 199": 1}) > 0  # those who tried last are kept
 
     clock.now += WINDOW_S
     for number in range(49):
         counted.take({f"new {number}": 1})
 
-    assert set(counted._tries) == {f"new {number}" for number in range(49)}
+    assert kept(counted) == {f"new {number}" for number in range(49)}
 
 
 @pytest.mark.parametrize(

@@ -421,7 +421,7 @@ async def test_headers_of_every_answer(gate: Gate) -> None:
         for part in ("default-src 'none'", "script-src 'self';", "frame-ancestors 'none'", "base-uri 'none'"):
             assert part in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         kept = answer.request.url.path.startswith("/static/")
         assert answer.headers["cache-control"] == ("no-cache" if kept else "no-store")
     assert answers[4].json()["type"] == "urn:penstock:unexpected"

@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import os
-import stat
-import sys
-from collections.abc import AsyncGenerator, Mapping
-from pathlib import Path
-from typing import Any, get_args
-from uuid import UUID, uuid4
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from penstock.approvals.chain import GENESIS, Entry, Head, check, check_lines, hash_of, parse_head
-from penstock.engine.auditing import export, export_file, history, verify
-from penstock.errors import InputInvalid, StoreError
+from penstock.approvals.chain import GENESIS, Entry, Head, check, hash_of
+from penstock.engine.auditing import history, verify
+from penstock.errors import StoreError
 from penstock.store import audit
 from penstock.store.database import Database
-from penstock.store.embedded import SUPERUSER, USER
-
-ROOT = Path(__file__).parents[2]
-RUN, REQUEST = uuid4(), uuid4()
-AWKWARD = {
-    "comment": "\0 \x1a \ud800 \u202e ü \U0001f600",
-    "n": [1.5, 0.0, 1e3, 10**40],
-    "": {"b": 1, "aa": 2},
-}
-
-
-@pytest.fixture
-async def superuser(database_url: str) -> AsyncGenerator[Database]:
-    """Give somebody whom no trigger stops."""
-    async with Database(database_url.replace(f"//{USER}@", f"//{SUPERUSER}@"), retry_s=5) as database:
-        yield database
-
-
-async def fill(database: Database, count: int = 6, person: str = "ann") -> list[Head]:
-    """Append entries and give the head after each."""
-    heads: list[Head] = []
-    for number in range(count):
-        await audit.record(
-            database, kind="decision", run_id=RUN, request_id=REQUEST, person=person, facts={"n": number}
-        )
-        found = await audit.head(database)
-        heads.append(Head(found.seq, found.hash))
-    return heads
-
-
-async def tamper(superuser: Database, *statements: str, values: Mapping[str, Any] | None = None) -> None:
-    """Change the tables as somebody would who has switched the triggers off."""
-    async with superuser.transaction() as connection:
-        await connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for statement in statements:
-            await connection.execute(text(statement), dict(values or {}))
+from store.chains import AWKWARD, CUT_HEAD, REQUEST, RUN, fill, tamper
 
 
 async def rows(database: Database) -> list[audit.AuditRow]:
@@ -237,22 +195,20 @@ FORGE = """
         ),
     ],
 )
-async def test_tampering_is_found(
-    database: Database, superuser: Database, statements: list[str], where: tuple[int, str]
-) -> None:
+async def test_tampering_is_found(database: Database, statements: list[str], where: tuple[int, str]) -> None:
     await fill(database)
 
-    await tamper(superuser, *statements)
+    await tamper(database, *statements)
 
     assert await broken(database) == where
 
 
-async def test_entry_beyond_the_head_is_found_though_it_fits(database: Database, superuser: Database) -> None:
+async def test_entry_beyond_the_head_is_found_though_it_fits(database: Database) -> None:
     (*_, last) = await fill(database)
     line = (await rows(database))[-1].entry.replace('"seq": 6', '"seq": 7')
 
     await tamper(
-        superuser,
+        database,
         _INSERT,
         values={"line": line, "hash": hash_of(last.hash, line)},
     )
@@ -260,12 +216,10 @@ async def test_entry_beyond_the_head_is_found_though_it_fits(database: Database,
     assert await broken(database) == (7, "the head of the table")
 
 
-async def test_chain_that_was_written_anew_is_found_by_a_noted_head_alone(
-    database: Database, superuser: Database
-) -> None:
+async def test_chain_that_was_written_anew_is_found_by_a_noted_head_alone(database: Database) -> None:
     heads = await fill(database)
 
-    await rewrite(database, superuser)
+    await rewrite(database)
 
     assert (await verify(database)).ok
     assert [entry["person"] for entry in await history(database)] == ["bob"] * 6
@@ -273,16 +227,13 @@ async def test_chain_that_was_written_anew_is_found_by_a_noted_head_alone(
         assert await broken(database, noted) == (noted.seq, "the head that was noted")
 
 
-async def test_end_that_was_cut_off_with_its_head_is_found_by_a_noted_head_alone(
-    database: Database, superuser: Database
-) -> None:
+async def test_end_that_was_cut_off_with_its_head_is_found_by_a_noted_head_alone(database: Database) -> None:
     heads = await fill(database)
 
     await tamper(
-        superuser,
+        database,
         "DELETE FROM penstock.audit_entry WHERE seq > 4",
-        "UPDATE penstock.audit_head SET (seq, hash) ="
-        " (SELECT seq, hash FROM penstock.audit_entry ORDER BY seq DESC LIMIT 1)",
+        CUT_HEAD,
     )
 
     assert (await verify(database)).ok
@@ -297,20 +248,20 @@ _INSERT = """
 """
 
 
-async def rewrite(database: Database, superuser: Database) -> None:
+async def rewrite(database: Database) -> None:
     """Put another person into every entry, with hashes that fit, as somebody with all rights could."""
     previous = GENESIS.hash
     for row in await rows(database):
         line = row.entry.replace("ann", "bob")
         new = hash_of(previous, line)
         await tamper(
-            superuser,
+            database,
             "UPDATE penstock.audit_entry SET entry = :line, previous = :previous, hash = :hash,"
             " person = 'bob' WHERE seq = :seq",
             values={"line": line, "previous": previous, "hash": new, "seq": row.seq},
         )
         previous = new
-    await tamper(superuser, "UPDATE penstock.audit_head SET hash = :hash", values={"hash": previous})
+    await tamper(database, "UPDATE penstock.audit_head SET hash = :hash", values={"hash": previous})
 
 
 async def test_check_leaves_alone_what_is_appended_meanwhile(
@@ -340,157 +291,6 @@ async def test_empty_table_is_whole(database: Database) -> None:
 
     assert (verdict.ok, verdict.entries, verdict.head) == (True, 0, GENESIS)
     assert await verify(database, noted=GENESIS) == verdict
-
-
-async def test_copy_has_every_entry_and_can_be_checked_alone(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audit, "BLOCK", 2)
-    heads = await fill(database)
-    await audit.record(database, kind="decision", person="\u202eü\u2028", facts=AWKWARD)
-    file = io.BytesIO()
-
-    last = await export(database, file)
-    verdict = check_lines(file.getvalue().splitlines(keepends=True), file="f", noted=heads[2])
-
-    assert (verdict.ok, verdict.entries, verdict.head) == (True, 7, last)
-
-
-async def test_copy_of_the_newer_entries_joins_the_older_one(database: Database) -> None:
-    heads = await fill(database)
-    newer, none = io.BytesIO(), io.BytesIO()
-
-    last = await export(database, newer, after=4)
-    nothing = await export(database, none, after=6)
-
-    verdict = check_lines(newer.getvalue().splitlines(keepends=True), file="f", noted=heads[3])
-    assert (verdict.ok, verdict.entries, verdict.start, verdict.head) == (True, 2, heads[3], last)
-    assert (none.getvalue(), nothing) == (b"", last)
-
-
-@pytest.mark.parametrize("after", [7, -1])
-async def test_copy_after_an_entry_that_is_not_there_is_refused(database: Database, after: int) -> None:
-    await fill(database)
-
-    with pytest.raises(InputInvalid, match="ends with entry 6"):
-        await export(database, io.BytesIO(), after=after)
-
-
-async def test_broken_chain_is_copied_with_its_break(database: Database, superuser: Database) -> None:
-    await fill(database)
-    await tamper(
-        superuser, "UPDATE penstock.audit_entry SET entry = replace(entry, 'ann', 'bob') WHERE seq = 3"
-    )
-    file = io.BytesIO()
-
-    await export(database, file)
-    verdict = check_lines(file.getvalue().splitlines(keepends=True), file="f")
-
-    assert verdict.broken is not None
-    assert (verdict.broken.seq, verdict.broken.what) == (3, "hash")
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-async def test_file_is_there_when_all_of_it_is_or_not_at_all(database: Database, tmp_path: Path) -> None:
-    await fill(database)
-    file, link = tmp_path / "copy.jsonl", tmp_path / "link"
-    file.write_text("older")
-    link.symlink_to(file)
-
-    with pytest.raises(InputInvalid):
-        await export_file(database, file, after=9)
-    before = file.read_text()
-    await export_file(database, link)
-
-    assert before == "older"
-    assert link.is_symlink()
-    assert len(file.read_bytes().splitlines()) == 6
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert await asyncio.to_thread(names, tmp_path) == ["copy.jsonl", "link"]
-
-
-async def test_file_that_cannot_be_written_is_told(database: Database, tmp_path: Path) -> None:
-    with pytest.raises(InputInvalid, match="cannot be written: No such file"):
-        await export_file(database, tmp_path / "none" / "copy.jsonl")
-    with pytest.raises(InputInvalid, match="cannot be written: Is a directory"):
-        await export_file(database, tmp_path)
-
-
-async def test_device_is_written_and_stays_a_device(database: Database, tmp_path: Path) -> None:
-    await fill(database)
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reading = asyncio.create_task(asyncio.to_thread(pipe.read_bytes))
-
-    await asyncio.to_thread(lambda: asyncio.run(_export(database.url.dsn, pipe)))
-
-    assert len((await reading).splitlines()) == 6
-    assert stat.S_ISFIFO(pipe.stat().st_mode)
-
-
-async def _export(dsn: str, path: Path) -> None:
-    async with Database(dsn) as database:
-        await export_file(database, path)
-
-
-async def test_listing_takes_the_newest_that_fit_and_shows_them_oldest_first(database: Database) -> None:
-    other = uuid4()
-    await fill(database)
-    await audit.record(database, kind="session.opened", person="bob", request_id=other)
-    await audit.record(database, kind="session.opened", person="ann", run_id=other)
-
-    async def seqs(**wanted: Any) -> list[int]:
-        return [entry["seq"] for entry in await history(database, **wanted)]
-
-    assert await seqs(limit=3) == [6, 7, 8]
-    assert await seqs(kind="session.opened") == [7, 8]
-    assert await seqs(person="ann", limit=2) == [6, 8]
-    assert await seqs(request_id=other) == [7]
-    assert await seqs(run_id=other, person="ann") == [8]
-    assert await seqs(run_id=other, person="bob") == []
-
-
-async def test_entries_come_in_blocks_that_can_be_narrowed(database: Database) -> None:
-    other: UUID = uuid4()
-    await fill(database)
-    await audit.record(database, kind="decision", request_id=other)
-
-    assert [row.seq for row in await audit.entries(database, after=2, limit=3)] == [3, 4, 5]
-    assert [row.seq for row in await audit.entries(database, request_id=other)] == [7]
-    assert [row.seq for row in await audit.entries(database, run_id=RUN, after=5)] == [6]
-
-
-async def test_listing_shows_the_text_and_what_somebody_made_of_it(
-    database: Database, superuser: Database
-) -> None:
-    await fill(database, 2)
-    await tamper(
-        superuser,
-        "UPDATE penstock.audit_entry SET person = 'bob' WHERE seq = 1",
-        "UPDATE penstock.audit_entry SET entry = '{nonsense' WHERE seq = 2",
-    )
-
-    first, second = await history(database)
-
-    assert first["person"] == "ann"
-    assert second["facts"] == {"unreadable": "{nonsense"}
-    assert second["person"] == "ann"
-
-
-async def test_without_its_head_nothing_is_appended_or_copied(
-    database: Database, superuser: Database
-) -> None:
-    await tamper(superuser, "DELETE FROM penstock.audit_head")
-
-    with pytest.raises(StoreError, match="its row was removed"):
-        await audit.head(database)
-    with pytest.raises(StoreError, match="its row was removed"):
-        await export(database, io.BytesIO())
-    with pytest.raises(StoreError, match="refused"):
-        await audit.record(database, kind="decision")
 
 
 NUMBERS = [
@@ -539,36 +339,3 @@ async def test_what_postgresql_writes_is_all_that_a_check_takes(database: Databa
 
 
 _AS_JSONB = text("SELECT CAST(CAST(CAST(:entry AS text) AS jsonb) AS text) AS written")
-
-
-def test_every_kind_is_documented() -> None:
-    page = (ROOT / "docs" / "AUDIT.md").read_text()
-
-    assert [kind for kind in get_args(audit.AuditKind) if f"| `{kind}` |" not in page] == []
-
-
-async def test_page_verifies_offline_as_it_says(database: Database, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "AUDIT.md").read_text()
-    program, copy, bad = tmp_path / "check.py", tmp_path / "copy.jsonl", tmp_path / "bad.jsonl"
-    program.write_text(page.partition("```python\n")[2].partition("```")[0])
-    await fill(database)
-    await audit.record(database, kind="decision", person="\u2028ü", facts=AWKWARD)
-    last = await export_file(database, copy)
-    bad.write_text(copy.read_text().replace("ann", "bob", 1))
-
-    good_exit, good = await _python(program, copy)
-    bad_exit, told = await _python(program, bad)
-
-    assert (good_exit, parse_head(good)) == (0, last)
-    assert bad_exit != 0
-    assert "entry 1" in told
-
-
-async def _python(program: Path, *arguments: Path) -> tuple[int, str]:
-    """Run a program without our packages; give its exit code and all that it prints."""
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", program, *arguments, stdout=pipe, stderr=asyncio.subprocess.STDOUT
-    )
-    printed, _ = await process.communicate()
-    return int(process.returncode or 0), printed.decode()

@@ -4,6 +4,7 @@ import pytest
 
 from penstock.errors import SpecError
 from penstock.workflow import Catalog, load_workflow
+from workflow.samples import CATALOG
 
 
 def problems(text: str) -> list[str]:
@@ -36,3 +37,29 @@ def test_load_makes_no_mistake_of_its_own() -> None:
 
     assert len(found) == 1
     assert "strange" in found[0]
+
+
+def test_load_gives_a_file_without_mistakes() -> None:
+    text = HEAD + 'nodes:\n  - {id: a, agent: scanner, with: {repository_path: "/r"}}\n'
+
+    assert load_workflow(text, file="f", catalog=CATALOG).graph.order == ("a",)
+
+
+def test_load_takes_a_gate_that_cannot_be_understood_out_and_finds_nothing_else() -> None:
+    gate = "approval: {on_timeout: fail, editable: {text: 1}}"
+    text = (
+        HEAD
+        + f'nodes:\n  - {{id: a, agent: runner, with: {{timeout: "{{{{ approval.round }}}}"}}, {gate}}}\n'
+    )
+
+    with pytest.raises(SpecError) as caught:
+        load_workflow(text, file="f", catalog=CATALOG)
+
+    assert [problem.message for problem in caught.value.problems] == ["must be a mapping"]
+
+
+def test_load_looks_no_further_where_leaving_a_mistake_out_makes_another() -> None:
+    assert [line.partition(" ")[2] for line in problems(HEAD + "nodes: 1\nnots: {}\n")] == [
+        "must be a list",
+        "unknown key 'nots'; did you mean 'nodes'?",
+    ]

@@ -40,12 +40,11 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HEAD = re.compile(r"([0-9]{1,19}):([0-9a-f]{64})")
 
-# JSON of PostgreSQL's own spelling consists of these and nothing else. A number never goes on
-# with a digit, so there is one way to cut a text into pieces, and it takes linear time.
+# JSON of PostgreSQL's own spelling consists of these and nothing else.
 _PIECE = re.compile(
     r"""
     "[^"\\\x00-\x1f]*(?:\\(?:["\\bfnrt]|u00(?:0[0-7bef]|1[0-9a-f]))[^"\\\x00-\x1f]*)*"
-    | (?!-0(?:\.0+)?(?![0-9.])) -?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?![0-9])
+    | (?!-0(?:\.0+)?(?![0-9.])) -?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?
     | true | false | null | [{}\[\]] | ,[ ] | :[ ]
     """,
     re.VERBOSE,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from penstock.approvals.terms import Terms
+from penstock.approvals.terms import Clause, Terms
 from penstock.errors import ApprovalError
 
-__all__ = ["ClosedGate", "Gate", "GateRequest", "Grant", "SaidBefore", "Waiting"]
+__all__ = ["Allowed", "ClosedGate", "Gate", "GateRequest", "Grant", "SaidBefore", "Waiting"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,22 @@ class Grant:
     """The permission to run one node once as it was asked for."""
 
     request: GateRequest
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What one grant for all items of a node allows."""
+
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of each item, by its key."""
+    clauses: frozenset[Clause] = frozenset()
+    """What was asked of those who gave it."""
+
+    def covers(self, request: GateRequest) -> bool:
+        """Say whether an item may run just as it is asked for now."""
+        return self.digests.get(request.item) == request.digest and self.clauses.issuperset(
+            request.terms.clauses
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,8 @@ class Gate(Protocol):
         """
         ...
 
-    async def granted(self, node_id: str) -> Mapping[str, str]:
-        """Give the digest of each item that one grant for all items of a node allowed; empty without one."""
+    async def granted(self, node_id: str) -> Allowed:
+        """Give what a grant for all items of a node allows; nothing without one."""
         ...
 
 
@@ -104,10 +120,10 @@ class ClosedGate:
         del node_id, item
         return SaidBefore()
 
-    async def granted(self, node_id: str) -> Mapping[str, str]:
+    async def granted(self, node_id: str) -> Allowed:
         """Nothing was granted."""
         del node_id
-        return {}
+        return Allowed()
 
     async def ask(self, request: GateRequest) -> Grant | Waiting:
         """Refuse."""

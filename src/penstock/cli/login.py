@@ -104,6 +104,6 @@ def _hash(token: str) -> str:
 
 
 def _address(settings: Settings, token: str) -> str:
-    from penstock.gateway.addresses import public_url  # noqa: PLC0415  quick start
+    from penstock.engine.links import Links  # noqa: PLC0415  quick start
 
-    return f"{public_url(settings)}/login/link?{urlencode({'token': token})}"
+    return f"{Links(settings).gateway}/login/link?{urlencode({'token': token})}"

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from penstock.approvals.changes import changes_between
-from penstock.approvals.gate import GateRequest, Grant, SaidBefore, Waiting
+from penstock.approvals.gate import Allowed, GateRequest, Grant, SaidBefore, Waiting
 from penstock.approvals.quorum import Tally, Vote, tally
 from penstock.approvals.targets import covers
 from penstock.approvals.terms import terms_from, terms_to
@@ -88,15 +88,18 @@ class StoreGate:
             return Grant(request)
         return self._waiting(opened)
 
-    async def granted(self, node_id: str) -> Mapping[str, str]:
-        """Give the digests of the items that a grant for all of them allowed; empty without one."""
+    async def granted(self, node_id: str) -> Allowed:
+        """Give what a grant for all items of a node allows; nothing without one."""
         found = await self._latest(node_id, "")
         if found is None or found.state is not ApprovalState.APPROVED or not self.judge.met(found):
-            return {}
+            return Allowed()
         used = await use_grant(
             self.database, found.id, digest=found.digest, epoch=self.epoch, token=self.token
         )
-        return dict(found.card.get("digests") or {}) if used else {}
+        if not used:
+            return Allowed()
+        clauses = frozenset(terms_from(found.terms).clauses)
+        return Allowed(dict(found.card.get("digests") or {}), clauses)
 
     async def _latest(self, node_id: str, item: str) -> ApprovalRequest | None:
         return await latest_request(self.database, self.run_id, node_id, item, self.epoch)

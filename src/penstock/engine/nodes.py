@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from pydantic import BaseModel
 
-from penstock.approvals.gate import Gate, SaidBefore, Waiting
+from penstock.approvals.gate import Allowed, Gate, SaidBefore, Waiting
 from penstock.contracts import Agent, AgentType
 from penstock.engine import failures
 from penstock.engine.attempts import Attempts, Call, Journal
@@ -107,8 +106,8 @@ class NodeRunner:
         for node_id, item in (*past.cut_off, *past.unverified, *past.waiting):
             self._items_begun.setdefault(node_id, set()).add(item)
         self._task_runs = dict(past.task_runs)
-        self._allowed: dict[str, Mapping[str, str]] = {}
-        """Digests that one grant for all items of a node allows, by item."""
+        self._allowed: dict[str, Allowed] = {}
+        """What one grant for all items of a node allows, by node."""
 
     async def run(self, node_id: str, results: Mapping[str, NodeResult]) -> NodeResult:
         """Run a node as far as it goes now: to its end, or until it waits."""
@@ -236,8 +235,7 @@ class NodeRunner:
 
     def _is_allowed(self, unit: Unit, proposal: Proposal) -> bool:
         """Say whether one grant for all items of the node allows this one, just as it would run now."""
-        allowed = self._allowed.get(unit.node.id, {})
-        return bool(unit.item) and allowed.get(unit.item) == proposal.request.digest
+        return self._allowed.get(unit.node.id, Allowed()).covers(proposal.request)
 
     async def _once_for_all(
         self, whole: Unit, units: Mapping[str, Unit], results: Mapping[str, NodeResult]
@@ -247,8 +245,9 @@ class NodeRunner:
             waits = await self._ask_for_all(whole, units, results)
         except ApprovalError as error:
             return await self._fail(whole, error, _state_after(error))
-        if waits is not None:
-            await self._kit.journal.waits(whole, waits.state, self._begun(whole), waits.reason)
+        # What the node as a whole has waited for is no news any more, whatever its items wait for now.
+        told = waits or NodeResult(NodeState.PENDING)
+        await self._kit.journal.waits(whole, told.state, self._begun(whole), told.reason)
         return waits
 
     async def _ask_for_all(
@@ -257,14 +256,16 @@ class NodeRunner:
         """Ask once for all items of a node; None when they may begin, each as it was asked for."""
         gate, node_id = self._kit.gate, whole.node.id
         allowed = await gate.granted(node_id)
-        if not allowed:
+        if not allowed.digests:
             proposals = await self._proposals(units, results)
             if not proposals:
                 return None
-            answer = await gate.ask(joined(proposals, whole))
+            request = joined(proposals, whole)
+            answer = await gate.ask(request)
             if isinstance(answer, Waiting):
                 return NodeResult(NodeState.WAITING_APPROVAL, reason=answer.message)
-            allowed = {key: one.request.digest for key, one in proposals.items()}
+            digests = {key: one.request.digest for key, one in proposals.items()}
+            allowed = Allowed(digests, frozenset(request.terms.clauses))
         self._allowed[node_id] = allowed
         return None
 
@@ -272,16 +273,20 @@ class NodeRunner:
         self, units: Mapping[str, Unit], results: Mapping[str, NodeResult]
     ) -> dict[str, Proposal]:
         """Plan every item that needs a grant; what is wrong with one is told when its turn comes."""
-        found: dict[str, Proposal] = {}
-        for key, unit in units.items():
-            with contextlib.suppress(Exception):
-                agent = self._kit.engine.registry.get(unit.node.spec.agent or "")
-                before = await said_before(self._kit.engine, self._kit.run, self._kit.gate, unit, agent)
-                params = params_of(self._kit.run, unit, agent, results, before)
-                proposal = await self._propose(unit, agent, params, results, before)
-                if proposal.gated:
-                    found[key] = proposal
-        return found
+        found = {key: await self._proposal_of(unit, results) for key, unit in units.items()}
+        return {key: proposal for key, proposal in found.items() if proposal and proposal.gated}
+
+    async def _proposal_of(self, unit: Unit, results: Mapping[str, NodeResult]) -> Proposal | None:
+        kit = self._kit
+        try:
+            agent = kit.engine.registry.get(unit.node.spec.agent or "")
+            before = await said_before(kit.engine, kit.run, kit.gate, unit, agent)
+            params = params_of(kit.run, unit, agent, results, before)
+            return await self._propose(unit, agent, params, results, before)
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001  it fails in the same way when its turn comes
+            return None
 
     async def _attempt(self, unit: Unit, call: Call, results: Mapping[str, NodeResult]) -> NodeResult:
         kit = self._kit

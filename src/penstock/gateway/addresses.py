@@ -1,4 +1,4 @@
-"""Where the gateway is reached, and where a login may lead to."""
+"""Whether addresses can be trusted, and where a login may lead to."""
 
 from __future__ import annotations
 
@@ -8,21 +8,11 @@ from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
-from penstock.settings import Settings
-
-__all__ = ["is_loopback", "is_secure", "own_path", "public_url"]
+__all__ = ["is_loopback", "is_secure", "own_path"]
 
 _LONGEST_PATH = 2000
 _PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 """A path of this site: printable ASCII without a backslash; a browser takes `//host` for another site."""
-
-
-def public_url(settings: Settings) -> str:
-    """Give the address under which people reach the gateway, without a slash at its end."""
-    if settings.gateway.url is not None:
-        return settings.gateway.url.lower()
-    host = settings.gateway.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def is_loopback(host: str) -> bool:

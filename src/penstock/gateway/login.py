@@ -14,9 +14,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from penstock.approvals.passwords import check_password
+from penstock.engine.links import Links
 from penstock.engine.services import Services
 from penstock.errors import NotFound, NotSignedIn, PenstockError
-from penstock.gateway.addresses import is_secure, own_path, public_url
+from penstock.gateway.addresses import is_secure, own_path
 from penstock.gateway.attempts import Attempts, network_of
 from penstock.gateway.forms import read_form
 from penstock.gateway.oidc import LOGIN_S, Provider
@@ -64,7 +65,7 @@ def entrance_of(settings: Settings) -> Entrance:
     """
     if settings.oidc.issuer is None:
         return Entrance()
-    return Entrance(Provider(settings.oidc, f"{public_url(settings)}/login/oidc/callback"))
+    return Entrance(Provider(settings.oidc, f"{Links(settings).gateway}/login/oidc/callback"))
 
 
 @router.get("/login", include_in_schema=False)

@@ -46,8 +46,8 @@ class SignedIn:
 
     @property
     def via(self) -> str:
-        """Where a decision of this request comes from: `console` or `api`."""
-        return "console" if self.by_cookie else "api"
+        """Where a decision of this request comes from: `web` or `api`."""
+        return "web" if self.by_cookie else "api"
 
 
 async def signed_in(request: Request) -> SignedIn:

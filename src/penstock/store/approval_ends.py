@@ -85,9 +85,17 @@ async def expire_requests(database: Database) -> list[UUID]:
 
 async def withdraw_requests(database: Database, run_id: UUID, reason: str) -> int:
     """Close every open request of a run, for its answer is no longer wanted; give their number."""
-    return len(await database.fetch(_WITHDRAW, {"run_id": run_id, "reason": plain_text(reason)}))
+
+    async def work(connection: AsyncConnection) -> int:
+        # Locked first, so that what is asked for at the same time is seen.
+        await connection.execute(_LOCK_RUN, {"run_id": run_id})
+        withdrawn = await connection.execute(_WITHDRAW, {"run_id": run_id, "reason": plain_text(reason)})
+        return len(withdrawn.all())
+
+    return await database.transact(work)
 
 
+_LOCK_RUN = text("SELECT id FROM penstock.run WHERE id = :run_id FOR NO KEY UPDATE")
 _LOCK_RUN_OF = text("""
     SELECT id FROM penstock.run
     WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
@@ -126,7 +134,8 @@ _FIRE = text("""
                                         fired.run_id, fired.id, NULL,
                                         jsonb_build_object('digest', fired.digest)))
             FROM unnest(CAST(:kinds AS text[])
-                        || CASE WHEN state <> 'open' THEN ARRAY['thawed'] ELSE '{}' END) AS kind)
+                        || CASE state WHEN 'approved' THEN ARRAY['thawed'] WHEN 'void' THEN ARRAY['void']
+                                      ELSE '{}' END) AS kind)
     FROM fired
 """)
 # Runs that are busy are left for the next time: nobody waits for a run while the chain is held.
@@ -151,13 +160,11 @@ _EXPIRE = text("""
     SELECT run_id, penstock.signal(run_id), max(seq) FROM noted GROUP BY run_id ORDER BY run_id
 """)
 _WITHDRAW = text("""
-    WITH locked AS (
-        SELECT id FROM penstock.run WHERE id = :run_id FOR NO KEY UPDATE
-    ), withdrawn AS (
-        UPDATE penstock.approval_request AS request SET
+    WITH withdrawn AS (
+        UPDATE penstock.approval_request SET
             state = 'withdrawn', decided_at = now(), reason = :reason, next_at = NULL
-        FROM locked WHERE request.run_id = locked.id AND request.state = 'open'
-        RETURNING request.id, request.run_id, request.node_id, request.reason, request.digest
+        WHERE run_id = :run_id AND state = 'open'
+        RETURNING id, run_id, node_id, reason, digest
     ), told AS (
         INSERT INTO penstock.run_event (run_id, type, node_id, data)
         SELECT run_id, 'approval.withdrawn', node_id, jsonb_build_object('id', id, 'reason', reason)

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.errors import (
@@ -172,8 +172,8 @@ async def open_request(
         if same is not None:
             return await _known(connection, same)
         # The rows of standing grants are locked before the head of the audit chain, and in one order.
-        taken = [vote for one in sorted(standing) if (vote := await _from_standing(connection, one))]
-        votes = [*given, *taken]
+        taken = {one: vote for one in sorted(standing) if (vote := await _from_standing(connection, one))}
+        votes = [*given, *taken.values()]
         await connection.execute(_VOID, values)
         await connection.execute(_OPEN, values)
         for vote in votes:
@@ -181,6 +181,8 @@ async def open_request(
         opened = await _known(connection, values["id"])
         if votes and judge.met(opened):
             await _close(connection, opened.id, ApprovalState.APPROVED, valid_s=ask.valid_s)
+        for one in taken:
+            await connection.execute(_NOTE_STANDING, {"id": opened.id, "standing": one})
         for vote in votes:
             await _note_vote(connection, opened, vote)
         return await _known(connection, opened.id) if votes else opened
@@ -200,7 +202,13 @@ async def use_grant(database: Database, request_id: UUID, *, digest: str, epoch:
         LeaseLost: Another worker has taken the run over.
     """
     values = {"id": request_id, "digest": digest, "epoch": epoch, "token": token}
-    rows = await database.fetch(_USE, values)
+
+    async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+        # Locked first, so that of several uses at once each sees the one before.
+        await connection.execute(_LOCK_RUN_OF, {"id": request_id})
+        return (await connection.execute(_USE, values)).mappings().all()
+
+    rows = await database.transact(work)
     if not rows:
         raise unknown_request(request_id)
     return bool(fenced(rows, rows[0]["run_id"])[0]["granted"])
@@ -460,12 +468,18 @@ _TAKE_STANDING = text("""
     WHERE id = :id AND uses < max_uses AND revoked_at IS NULL AND expires_at > now()
     RETURNING person, claims, uses, max_uses
 """)
+_NOTE_STANDING = text("""
+    SELECT penstock.audit('standing.used', request.run_id, request.id, standing.person, jsonb_build_object(
+        'id', standing.id, 'uses', standing.uses, 'max_uses', standing.max_uses, 'digest', request.digest))
+    FROM penstock.approval_request AS request, penstock.standing_grant AS standing
+    WHERE request.id = :id AND standing.id = :standing
+""")
 
 # The row of the run is always locked before that of a request, and the head of the audit chain last.
 _USE = text("""
     WITH locked AS (
         SELECT id, epoch, token = :token AS held FROM penstock.run
-        WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
+        WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id)
     ), used AS (
         UPDATE penstock.approval_request AS request SET used_at = now()
         FROM locked

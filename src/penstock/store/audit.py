@@ -42,13 +42,12 @@ AuditKind = Literal[
     "request.withdrawn",
     "request.reminded",
     "request.escalated",
+    "request.thawed",
     "decision",
     "decision.refused",
     "grant.used",
-    "grant.refused",
     "gate.bypass",
     "code.made",
-    "code.refused",
     "link.used",
     "link.refused",
     "standing.created",
@@ -293,7 +292,8 @@ async def note_policy(database: Database, version: str, *, process: str) -> None
 _NOTE_POLICY = text("""
     SELECT penstock.audit('policy.loaded', NULL, NULL, NULL, jsonb_build_object(
         'version', CAST(:version AS text), 'process', CAST(:process AS text)))
-    WHERE CAST(:version AS text) IS DISTINCT FROM (
-        SELECT CAST(entry AS jsonb) -> 'facts' ->> 'version' FROM penstock.audit_entry
-        WHERE kind = 'policy.loaded' ORDER BY seq DESC LIMIT 1)
+    WHERE NOT EXISTS (
+        SELECT FROM (SELECT entry FROM penstock.audit_entry
+                     WHERE kind = 'policy.loaded' ORDER BY seq DESC LIMIT 1) AS last
+        WHERE strpos(last.entry, CAST(:version AS text)) > 0)
 """)

@@ -8,12 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping, bindparam, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.errors import LeaseLost, NotFound, StoreError
 from penstock.store.database import Database
 from penstock.store.documents import encode, plain_text
 from penstock.store.events import Event, add_event, events_of
-from penstock.store.fencing import fenced, lost, unknown
+from penstock.store.fencing import fenced, lock_run, lost, unknown
 from penstock.store.nodes import Node, nodes_of
 from penstock.store.paging import cut, read_cursor, write_cursor
 from penstock.store.run_rows import DOCUMENTS, Parent, Run, RunSummary, run_of, summary_of
@@ -171,7 +172,13 @@ async def finish_run(
         "error": None if error is None else encode(error),
         "message": plain_text(message),
     }
-    return _stands(await database.fetch(_FINISH, values), run_id, token, state)
+
+    async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+        # Locked first, so that what somebody asks for at the same time is seen and withdrawn.
+        await lock_run(connection, run_id, None)
+        return (await connection.execute(_FINISH, values)).mappings().all()
+
+    return _stands(await database.transact(work), run_id, token, state)
 
 
 async def reopen_run(

@@ -14,8 +14,9 @@ from typing import Any, cast
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.store import audit
 from penstock.store.database import Database
-from penstock.store.documents import encode, plain_text
+from penstock.store.documents import plain_text
 
 __all__ = [
     "Session",
@@ -119,7 +120,7 @@ async def refuse_session(database: Database, person: str | None, facts: Mapping[
         person: Who it was, if it is somebody who is known: other names may be mistyped passwords.
         facts: What else is known of it, JSON types only.
     """
-    await database.transact(lambda connection: _audit(connection, "session.refused", person, facts))
+    await audit.record(database, kind="session.refused", person=person, facts=facts)
 
 
 async def _open(
@@ -136,20 +137,14 @@ async def _open(
     await connection.execute(_CLEAR_SESSIONS)
     row = (await connection.execute(_OPEN, values)).mappings().one_or_none()
     if row is not None:
-        await _audit(connection, "session.opened", person, {"via": via, "groups": claims})
+        facts = {"via": via, "groups": claims}
+        await audit.append(connection, kind="session.opened", person=person, facts=facts)
     return _session(row) if row is not None else cast("Session", await _find(connection, token_hash))
 
 
 async def _find(connection: AsyncConnection, token_hash: str) -> Session | None:
     row = (await connection.execute(_FIND, {"hash": token_hash})).mappings().one_or_none()
     return None if row is None else _session(row)
-
-
-async def _audit(
-    connection: AsyncConnection, kind: str, person: str | None, facts: Mapping[str, Any]
-) -> None:
-    values = {"kind": kind, "person": person, "facts": encode(facts)}
-    await connection.execute(_AUDIT, values)
 
 
 def _session(row: RowMapping) -> Session:
@@ -187,4 +182,3 @@ _LOOK_AT_LINK = text("SELECT person FROM penstock.login_link WHERE hash = :hash 
 _TAKE_LINK = text("""
     DELETE FROM penstock.login_link WHERE hash = :hash AND expires_at > now() RETURNING person
 """)
-_AUDIT = text("SELECT penstock.audit(:kind, NULL, NULL, :person, CAST(:facts AS jsonb))")

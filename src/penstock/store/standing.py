@@ -97,9 +97,10 @@ async def revoke_standing(database: Database, standing_id: UUID, *, by: str) -> 
     rows = await database.fetch(_REVOKE, {"id": standing_id, "by": by})
     if not rows:
         raise NotFound(f"there is no standing grant {str(standing_id)!r}")
+    found = _standing((await database.fetch(_ONE, {"id": standing_id}))[0])
     if not rows[0]["revoked"]:
-        raise Conflict(f"standing grant {standing_id} was revoked before, by {rows[0]['revoked_by']}")
-    return next(one for one in await list_standing(database, every=True) if one.id == standing_id)
+        raise Conflict(f"standing grant {standing_id} was revoked before, by {found.revoked_by}")
+    return found
 
 
 def _standing(row: Mapping[Any, Any]) -> Standing:
@@ -126,6 +127,7 @@ _GRANT = text(f"""
         'expires_at', expires_at, 'max_uses', max_uses)) AS seq
     FROM made
 """)  # noqa: S608  all of it is our own
+_ONE = text(f"SELECT {_COLUMNS} FROM penstock.standing_grant WHERE id = :id")  # noqa: S608  all of it is our own
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM penstock.standing_grant
     WHERE CAST(:every AS boolean) OR revoked_at IS NULL AND uses < max_uses AND expires_at > now()
@@ -143,7 +145,7 @@ _REVOKE = text("""
         WHERE id = :id AND revoked_at IS NULL
         RETURNING id
     )
-    SELECT known.id, known.revoked_by, revoked.id IS NOT NULL AS revoked,
+    SELECT revoked.id IS NOT NULL AS revoked,
            CASE WHEN revoked.id IS NOT NULL THEN penstock.audit('standing.revoked', NULL, NULL,
                CAST(:by AS text), jsonb_build_object('id', known.id)) END AS seq
     FROM penstock.standing_grant AS known LEFT JOIN revoked ON revoked.id = known.id WHERE known.id = :id

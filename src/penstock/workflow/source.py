@@ -48,8 +48,8 @@ class Source:
     """A file's data and its places."""
 
     file: str
-    text: str
-    data: JsonValue
+    text: str = field(repr=False)
+    data: JsonValue = field(repr=False)
     keys: dict[Path, Span] = field(repr=False)
     values: dict[Path, Span] = field(repr=False)
 

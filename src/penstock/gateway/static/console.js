@@ -264,14 +264,14 @@
     if (!able()) return;
     const { id, digest } = part().dataset;
     const alike = Boolean(find("#alike")?.checked);
-    lock(true);
+    const unlock = lock();
     say("", "Sending …");
     const answer = await post(`/api/approvals/${id}/respond`, { ...body, digest, alike });
     if (answer.ok) done(answer.data);
     else failed(answer);
     await loading; // it may have been asked for before the decision
     await refresh();
-    lock(false);
+    unlock();
   }
 
   async function post(address, body) {
@@ -287,12 +287,15 @@
     }
   }
 
-  function lock(on) {
-    busy = on;
-    const answers = find("#answers");
-    if (!answers) return;
-    answers.disabled = on;
-    part().setAttribute("aria-busy", String(on));
+  // Has the buttons rest; what it gives ends that, unless the page has put others there since.
+  function lock() {
+    const [decide, answers] = [part(), find("#answers")];
+    busy = answers.disabled = true;
+    decide.ariaBusy = "true";
+    return () => {
+      busy = answers.disabled = false;
+      decide.ariaBusy = "false";
+    };
   }
 
   function done(request) {
@@ -328,9 +331,9 @@
 
   async function makeCode() {
     if (!able()) return;
-    lock(true);
+    const unlock = lock();
     const answer = await post(`/api/approvals/${part().dataset.id}/code`, {});
-    lock(false);
+    unlock();
     if (!answer.ok) return failed(answer);
     const code = document.createElement("code");
     code.textContent = answer.data.code;
