@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydantic import BaseModel, Field
 
-from penstock.approvals.card import make_card, markdown_of
+from penstock.approvals.card import joined_card, make_card, markdown_of
 from penstock.contracts import AgentContext, AgentType, Change, Plan, Risk, agent
 
 
@@ -219,3 +219,87 @@ def test_diff_is_shown_as_it_is() -> None:
     )
 
     assert (fence.content, fence.info) == (f"{diff}\n", "diff")
+
+
+def said_before(text: str) -> dict[str, Any]:
+    return {
+        "note": {"person": text, "text": text},
+        "edited": {"person": text, "inputs": {text: {"before": text, "after": [text]}}},
+        "changed": [
+            {"what": f"inputs.{text}", "before": text, "after": text},
+            {"what": "undo", "before": "", "after": text},
+            {"what": "plan.diff", "before": text, "after": text},
+        ],
+        "history": [
+            {"at": "2026-03-01T12:00:00+00:00", "run_id": "1", "workflow": text, "state": text,
+             "approved_by": [text, "bob"]},
+        ],
+    }  # fmt: skip
+
+
+def test_markdown_tells_what_was_said_before() -> None:
+    shown = markdown_of(card(**said_before("x"))).splitlines()
+
+    assert shown[7:14] == [
+        "- **Sent back** by `x`: `x`",
+        "- **Edited** by `x`: `x` from `x` to `['x']`",
+        "- **Changed** `inputs.x` from `x` to `x`",
+        "- **Changed** `undo` from nothing to `x`",
+        "- **Changed** the diff",
+        "- **Before** 2026-03-01T12:00 `x`, approved by `x`, `bob`",
+        "- **Where** `a.py`",
+    ]
+
+
+def test_markdown_says_nothing_of_what_was_not_said() -> None:
+    assert markdown_of(card(note=None, edited=None, changed=[], history=[])) == markdown_of(card())
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_people_said_before_stays_text(text: str) -> None:
+    tokens = tokens_of(markdown_of(card(**said_before(text))))
+
+    opened = [token.type for token in tokens if not token.type.endswith("_close")]
+    inside = [child for token in tokens for child in token.children or ()]
+    assert set(opened) <= _BLOCKS
+    assert (opened.count("list_item_open"), opened.count("heading_open")) == (13, 1)
+    assert {child.type for child in inside} <= _INLINE
+    assert "evil" not in "".join(child.content for child in inside if child.type == "text")
+
+
+def item(key: str, plan: Plan | None, **inputs: Any) -> dict[str, Any]:
+    return card(title=f"Patch {key}", plan=plan, inputs=inputs, node=f"apply[{key}]")
+
+
+def test_items_that_are_asked_for_at_once_have_one_card() -> None:
+    other = Plan(
+        "Patch b.py", targets=("a.py", "b.py"), changes=(Change("b.py", "create"),), diff="+y\n", undo="rm"
+    )
+    cards = [item("0", PLAN, path="a.py"), item("1", other, path="b.py")]
+
+    found = joined_card(cards, title="Patch all", node="apply")
+
+    assert found == {
+        **cards[0],
+        "title": "Patch all",
+        "node": "apply",
+        "inputs": {"apply[0]": {"path": "a.py"}, "apply[1]": {"path": "b.py"}},
+        "plan": {
+            "summary": "2 items: Patch a.py; Patch b.py",
+            "targets": ["a.py", "b.py"],
+            "changes": [*cards[0]["plan"]["changes"], *cards[1]["plan"]["changes"]],
+            "diff": "-x = 1\n+x = 2\n+y\n",
+        },
+    }
+    assert markdown_of(found).startswith("### `Patch all`\n")
+
+
+def test_card_of_items_can_be_undone_only_when_each_can() -> None:
+    bare = Plan("Patch b.py")
+
+    assert joined_card([item("0", PLAN), item("1", PLAN)], title="t", node="n")["undo"] == "git revert"
+    assert joined_card([item("0", PLAN), item("1", bare)], title="t", node="n")["undo"] == ""
+
+
+def test_card_of_items_without_plans_has_none() -> None:
+    assert joined_card([item("0", None), item("1", None)], title="t", node="n")["plan"] is None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from penstock.approvals.digest import semantic_digest
+from penstock.approvals.digest import digest_of_all, semantic_digest
 from penstock.contracts import Agent, AgentContext, AgentType, Change, Plan, Risk, agent
 
 
@@ -157,3 +157,10 @@ def test_digests_are_equal_only_when_all_is(
         [json.dumps(given, sort_keys=True), named] for given, named in zip(inputs, targets, strict=True)
     )
     assert (one == other) == (first == second)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.dictionaries(texts, texts, max_size=3), st.dictionaries(texts, texts, max_size=3))
+def test_digest_of_all_items_is_equal_only_when_each_is(one: dict[str, str], other: dict[str, str]) -> None:
+    assert (digest_of_all(one) == digest_of_all(other)) == (one == other)
+    assert digest_of_all(dict(reversed([*one.items()]))) == digest_of_all(one)

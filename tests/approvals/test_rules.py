@@ -49,7 +49,7 @@ def names(rules: Rules) -> list[str]:
 def problems(people: Path | None, policies: Path | None) -> list[str]:
     with pytest.raises(SpecError) as caught:
         RuleBook(people, policies)
-    return [f"{Path(problem.file).name}: {problem.message}" for problem in caught.value.problems]
+    return [str(problem).replace(f"{Path(problem.file).parent}/", "", 1) for problem in caught.value.problems]
 
 
 def test_without_files_everybody_is_known_and_no_policy_holds() -> None:
@@ -109,27 +109,29 @@ def test_all_mistakes_of_all_files_come_at_once(people: Path, policies: Path) ->
     (policies / "c.yml").write_text(policy("third"))
 
     assert problems(people, policies) == [
-        "people.yaml: unknown key 'group'; did you mean 'groups'?",
-        "a.yaml: unknown key 'x'; known: apiVersion, freezes, kind, metadata, rules",
-        "a.yaml: unknown key 'y'; known: apiVersion, freezes, kind, metadata, rules",
-        "c.yml: a policy's file is named *.yaml",
+        "people.yaml:4:1: unknown key 'group'; did you mean 'groups'?",
+        "a.yaml:5:1: unknown key 'x'; known: apiVersion, freezes, kind, metadata, rules",
+        "a.yaml:6:1: unknown key 'y'; known: apiVersion, freezes, kind, metadata, rules",
+        "c.yml:1:1: a policy's file is named *.yaml",
     ]
 
 
 def test_a_name_is_given_once(policies: Path) -> None:
     (policies / "c.yaml").write_text(policy("first"))
 
-    assert problems(None, policies) == [f"c.yaml: policy 'first' is already given in {policies / 'a.yaml'}"]
+    assert problems(None, policies) == [
+        f"c.yaml:3:18: policy 'first' is already given in {policies / 'a.yaml'}"
+    ]
 
 
 def test_what_a_setting_names_must_be_there(tmp_path: Path, people: Path) -> None:
     assert problems(tmp_path / "none.yaml", tmp_path / "none") == [
-        "none: cannot be read: No such file or directory",
-        "none.yaml: cannot be read: No such file or directory",
+        "none:1:1: cannot be read: No such file or directory",
+        "none.yaml:1:1: cannot be read: No such file or directory",
     ]
     assert problems(tmp_path, people) == [
-        f"{tmp_path.name}: cannot be read: Is a directory",
-        "people.yaml: cannot be read: Not a directory",
+        f"{tmp_path.name}:1:1: cannot be read: Is a directory",
+        "people.yaml:1:1: cannot be read: Not a directory",
     ]
 
 

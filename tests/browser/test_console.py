@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 import pytest
@@ -21,7 +22,9 @@ from browser.console_pages import Console, open_console, serving
 from gateway.console_kit import EDITABLE, RISK, Desk, make_plan, open_desk
 from gateway.test_console import hostile
 from penstock.approvals.terms import Clause
+from penstock.gateway.signed import token_hash
 from penstock.store.database import Database
+from penstock.store.sessions import make_link
 from support.postgres import database, database_url, postgres_server, postgres_template
 
 __all__ = ["database", "database_url", "postgres_server", "postgres_template"]
@@ -300,9 +303,25 @@ async def test_news_arrive_by_themselves(desk: Desk, visit: Visit) -> None:
 
     await expect(console.page.locator(".decisions")).to_contain_text("bob approved")
     await expect(console.comment).to_have_value("I was about to say")
+    await console.comment.focus()
     await desk.say(request, "tess", "reject")
     await console.tells("has changed since you opened it")
+    await expect(console.outcome).to_be_focused()
     await console.is_in_state("Rejected")
+
+
+async def test_storm_that_grows_does_not_disturb_who_types(desk: Desk, visit: Visit) -> None:
+    request = await desk.ask(digest="same")
+    console = await visit()
+    await console.card(request.id)
+    await console.comment.fill("I was about to")
+
+    await desk.ask(digest="same")
+
+    await expect(console.page.get_by_label("Decide all 2 requests that are alike")).not_to_be_checked()
+    await expect(console.comment).to_be_focused()
+    await expect(console.comment).to_have_value("I was about to")
+    await expect(console.outcome).to_be_empty()
 
 
 async def test_void_request_leads_to_the_newer_one(desk: Desk, visit: Visit) -> None:
@@ -456,3 +475,21 @@ async def test_dark_and_light(desk: Desk, visit: Visit) -> None:
         grounds.append(await console.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
     assert grounds == ["rgb(15, 19, 25)", "rgb(245, 246, 248)"]
+
+
+async def test_link_signs_in_and_leads_to_the_request(desk: Desk, visit: Visit) -> None:
+    request, token = await desk.ask(), secrets.token_urlsafe(32)
+    await make_link(desk.database, token_hash(token), person="bob", lifetime_s=60)
+    console = await visit()
+    await console.page.context.clear_cookies()
+
+    await console.card(request.id)
+    await expect(console.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    query = urlencode({"token": token, "next": f"/approvals/{request.id}"})
+    await console.page.goto(f"{console.base}/login/link?{query}")
+    await console.page.get_by_role("button", name="Sign in as bob").click()
+
+    await console.page.wait_for_url(f"**/approvals/{request.id}")
+    await console.button("Approve").click()
+    await console.tells("Approved.")
+    assert await decisions(desk, request.id) == [("bob", "approve", "")]

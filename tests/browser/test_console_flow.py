@@ -6,10 +6,11 @@ With `PENSTOCK_SCREENSHOTS` set to a folder it leaves the pictures of the docume
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,8 @@ ASKED = """approval:
       require: {count: 2}
       timeout: 100m
       editable: {create_backup: {type: boolean, title: Keep a backup branch}}"""
+ALIKE = "      create_backup: false\n"
+"""Without a branch that is named after the run, what is asked for is the same in each run."""
 BEFORE = '''"""Payments, as they come from the queue."""
 
 import pickle
@@ -66,7 +69,7 @@ class Bench:
     base: str
 
     async def ask(
-        self, name: str, title: str, before: dict[str, str], after: dict[str, str]
+        self, name: str, title: str, before: Mapping[str, str], after: Mapping[str, str], more: str = ""
     ) -> dict[str, Any]:
         """Start a workflow that fixes files, and wait until it asks for approval."""
         text = FIX.replace("name: fix-payments", f"name: {name}")
@@ -74,15 +77,15 @@ class Bench:
         text = text.replace("inputs:\n", "inputs:\n  title: {type: string}\n", 1)
         patch = "".join(_diff(file, before.get(file, ""), content) for file, content in after.items())
         inputs = {"repository": str(self.repository.root), "patch": patch, "title": title}
-        run_id = await start(self.services, text, **inputs)
+        run_id = await start(self.services, f"{text.rstrip()}\n{more}", **inputs)
         (request,) = await requests(self.services, run_id)
         await suspended(self.services, run_id)
         return request
 
 
 def _diff(file: str, before: str, after: str) -> str:
-    lines = [text.splitlines(keepends=True) for text in (before, after)]
-    return "".join(unified_diff(*lines, f"a/{file}" if before else "/dev/null", f"b/{file}"))
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    return "".join(unified_diff(old, new, f"a/{file}" if before else "/dev/null", f"b/{file}"))
 
 
 @pytest.fixture
@@ -94,10 +97,11 @@ async def browser(browser_path: str) -> AsyncGenerator[Browser]:
 
 
 @pytest.fixture
-def bench(stack: StackUnderTest, services: Any, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    repository = Repository(tmp_path_factory.mktemp("srv") / "payments")
-    repository.commit({"pay.py": BEFORE})
-    return Bench(services, repository, f"http://127.0.0.1:{stack.settings.port}")
+def bench(stack: StackUnderTest, services: Any) -> Generator[Bench]:
+    with TemporaryDirectory(prefix="git-") as folder:  # its name is short, for the pictures
+        repository = Repository(Path(folder) / "payments")
+        repository.commit({"pay.py": BEFORE})
+        yield Bench(services, repository, f"http://127.0.0.1:{stack.settings.port}")
 
 
 async def visit(bench: Bench, browser: Browser, person: str, *, width: int, height: int) -> Console:
@@ -122,7 +126,9 @@ async def test_fix_is_approved_in_the_console(bench: Bench, browser: Browser, pi
     )
     await decide(services, fix, person="grace", comment="The sums of last week agree.")
     late = await bench.ask("tidy-payments", "Drop the test of rounding", {}, {"old_test.py": TESTS})
-    pins = [await bench.ask("pin-payments", "Pin what payments need", {}, {"pins": "a==1\n"}) for _ in "ab"]
+    pins = [
+        await bench.ask("pin-payments", "Pin what payments need", {}, {"pins": "a==1\n"}, ALIKE) for _ in "ab"
+    ]
     await decide(services, late, "reject", person="grace", comment="Keep it for now.")
 
     console = await visit(bench, browser, "ada", width=1280, height=900)

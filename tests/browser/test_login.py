@@ -28,8 +28,9 @@ async def test_link_signs_in_and_a_button_out(page: Page, stack: StackUnderTest)
     await page.get_by_role("button", name=f"Sign in as {asked['person']}").click()
     await expect(page).to_have_url(f"{base}/approvals?view=decided")
     await expect(page.get_by_role("banner")).to_contain_text(asked["person"])
-    (cookie,) = await page.context.cookies(base)
-    async with httpx.AsyncClient(base_url=base, cookies={"penstock_session": cookie["value"]}) as thief:
+    (cookie,) = [dict(one) for one in await page.context.cookies(base)]
+    stolen = {"penstock_session": str(cookie["value"])}
+    async with httpx.AsyncClient(base_url=base, cookies=stolen) as thief:
         before = await thief.get("/api/me")
         await page.get_by_role("button", name="Sign out").click()
         await expect(page).to_have_url(f"{base}/login")

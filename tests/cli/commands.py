@@ -1,4 +1,4 @@
-"""Commands against a stack, as several people would give them."""
+"""Commands against a stack, as the account of this process gives them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from typer.testing import CliRunner
 from engine.flows import node
 from engine.test_gates import eventually
 from penstock.cli.main import app
+from penstock.cli.session import person
 from penstock.engine.environment import api_url
 from support.stack import StackUnderTest
+
+ME = person()
+"""Who gives the commands."""
 
 
 def begin(stack: StackUnderTest, *arguments: str) -> subprocess.Popen[str]:
@@ -31,13 +35,12 @@ def begin(stack: StackUnderTest, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-async def penstock(stack: StackUnderTest, *arguments: str, person: str = "ann") -> tuple[int, str, str]:
+async def penstock(stack: StackUnderTest, *arguments: str) -> tuple[int, str, str]:
     """Give a command's exit code, output and messages; in this process, where Prefect is loaded."""
 
     def run() -> tuple[int, str, str]:
-        environment = {**stack.environment, "LOGNAME": person}
         api = temporary_settings({PREFECT_API_URL: api_url(stack.settings)})
-        with api, patch.dict(os.environ, environment):
+        with api, patch.dict(os.environ, stack.environment):
             result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         return result.exit_code, result.stdout, result.stderr
 
@@ -49,13 +52,18 @@ def gated(file: object, **approval: Any) -> dict[str, Any]:
     return node("apply", "mutate", {"file": str(file)}, approval={"title": "Change the file", **approval})
 
 
-async def asked(services: Any, run_id: UUID) -> dict[str, Any]:
-    """Wait until a run is suspended, and give its one request for approval."""
+async def asked(services: Any, run_id: UUID, *, but: str = "") -> dict[str, Any]:
+    """Wait until a run is suspended, and give its one request for approval.
+
+    Args:
+        but: Id of an earlier request, which is not meant.
+    """
 
     async def found() -> dict[str, Any] | None:
         if (await services.show(run_id))["state"] != "suspended":
             return None
         listed = (await services.approvals.list(limit=200))["approvals"]
-        return next((item for item in listed if item["run_id"] == str(run_id)), None)
+        mine = (item for item in listed if item["run_id"] == str(run_id) and item["id"] != but)
+        return next(mine, None)
 
     return await eventually(found)

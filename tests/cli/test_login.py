@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.commands import penstock
+from cli.commands import ME, penstock
 from penstock.approvals.passwords import check_password
 from support.stack import StackUnderTest
 
-PEOPLE = "apiVersion: penstock/v1\nkind: People\nusers:\n  ann: {role: approver}\n"
+PEOPLE = "apiVersion: penstock/v1\nkind: People\nusers:\n  mallory: {role: approver}\n"
 PASSWORD = "correct horse battery"  # noqa: S105  of nobody
 
 
@@ -27,7 +27,7 @@ def gateway(stack: StackUnderTest) -> httpx.Client:
 
 @pytest.mark.integration
 async def test_link_signs_in_once(stack: StackUnderTest) -> None:
-    exit_code, link, message = await penstock(stack, "login", person="ann")
+    exit_code, link, message = await penstock(stack, "login")
 
     address = httpx.URL(link.strip())
     token = address.params["token"]
@@ -39,16 +39,16 @@ async def test_link_signs_in_once(stack: StackUnderTest) -> None:
 
     assert exit_code == 0
     assert link.count("\n") == 1
-    assert "signs in ann; good once, until " in message
+    assert f"signs in {ME}; good once, until " in message
     assert (address.host, address.port) == ("127.0.0.1", stack.settings.port)
-    assert "Sign in as ann" in shown.text
+    assert f"Sign in as {ME}" in shown.text
     assert (entered.status_code, again.status_code) == (303, 401)
-    assert (me["person"], me["via"]) == ("ann", "link")
+    assert (me["person"], me["via"]) == (ME, "link")
 
 
 @pytest.mark.integration
 async def test_token_is_for_programs(stack: StackUnderTest) -> None:
-    exit_code, output, _ = await penstock(stack, "login", "--print-token", "--json", person="bob")
+    exit_code, output, _ = await penstock(stack, "login", "--print-token", "--json")
 
     printed = json.loads(output)
     with gateway(stack) as client:
@@ -56,7 +56,7 @@ async def test_token_is_for_programs(stack: StackUnderTest) -> None:
 
     assert exit_code == 0
     assert printed.keys() == {"person", "token", "expires_at"}
-    assert (me["person"], me["approver"], me["expires_at"]) == ("bob", True, printed["expires_at"])
+    assert (me["person"], me["approver"], me["expires_at"]) == (ME, True, printed["expires_at"])
 
 
 @pytest.mark.integration
@@ -81,11 +81,12 @@ async def test_user_whom_the_people_file_does_not_name_is_refused(
     people.write_text(PEOPLE)
     closed = StackUnderTest(stack.pid, {**stack.environment, "PENSTOCK_PEOPLE": str(people)}, stack.settings)
 
-    refused = await penstock(closed, "login", option, person="mallory")
-    let_in = await penstock(closed, "login", option, person="ann")
+    refused = await penstock(closed, "login", option)
+    people.write_text(PEOPLE.replace("mallory", ME))
+    let_in = await penstock(closed, "login", option)
 
     assert (refused[0], let_in[0]) == (1, 0)
-    assert refused[2] == f"mallory is not among the people in {people}; add the user there\n"
+    assert refused[2] == f"{ME} is not among the people in {people}; add the user there\n"
 
 
 @pytest.mark.integration

@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from cli.commands import begin, gated, penstock
+from cli.commands import ME, begin, gated, penstock
 from engine.flows import node, workflow
 from engine.test_gates import end_of, eventually, start
+from penstock.approvals.people import Person
 from support.stack import StackUnderTest
 
 pytestmark = pytest.mark.integration
@@ -33,7 +34,7 @@ async def test_run_that_needs_people_ends_with_three_when_it_does_not_wait(
     assert json.loads(as_json)["run_id"] in messages
     assert f"penstock approvals approve {ask['id']}" in output
     assert "waits for approval: Change the file" in output
-    assert ask["card"]["requester"] == "ann"
+    assert ask["card"]["requester"] == ME
     assert "apply waits for approval: Change the file" in messages
 
 
@@ -56,7 +57,7 @@ async def test_run_tells_once_whom_it_waits_for_and_goes_on(
 
     try:
         ask = await eventually(lambda: _request_of(services, inner.name), seconds=60)
-        await services.approvals.decide(UUID(ask["id"]), "approve", person="bob", via="api")
+        await services.approvals.decide(UUID(ask["id"]), "approve", person=Person("bob"), via="api")
         output, messages = await asyncio.to_thread(running.communicate, timeout=60)
     finally:
         running.kill()
@@ -86,7 +87,7 @@ async def test_cancel_stops_a_run_and_says_when_it_had_ended_before(
     assert second[0] == 1
     assert f"run {run_id} had ended before: cancelled" in second[2]
     shown = json.loads(second[1])
-    assert (shown["state"], shown["message"]) == ("cancelled", "cancelled by ann")
+    assert (shown["state"], shown["message"]) == ("cancelled", f"cancelled by {ME}")
 
 
 async def test_cancel_says_when_a_run_takes_its_time(

@@ -214,8 +214,8 @@ class MemoryGate:
     session: Session
     epoch: int
 
-    async def before(self, node_id: str, item: str) -> SaidBefore:
-        del node_id, item
+    async def before(self, node_id: str, item: str, *, done: bool = False) -> SaidBefore:
+        del node_id, item, done
         return SaidBefore()
 
     async def granted(self, node_id: str) -> Allowed:

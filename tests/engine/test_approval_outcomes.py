@@ -103,9 +103,9 @@ async def test_edited_input_is_undone_as_it_ran_also_when_the_run_was_tried_agai
     await eventually(lambda: asyncio.to_thread(file.exists))
     second = await next_request(services, run_id, first)
     await suspended(services, run_id)
-    await services.cancel(run_id, by="test")
+    await services.withdraw(run_id, "not now")
     await end_of(services, run_id)
-    assert lines(file) == ["do better"], "a run that was cancelled keeps its changes"
+    assert lines(file) == ["do better"], "a run that was withdrawn keeps its changes"
 
     await services.retry(run_id)
     third = await next_request(services, run_id, first, second)

@@ -253,7 +253,10 @@ async def test_card_tells_what_happened_before(desk: Desk) -> None:
     past = {"at": "2026-01-01T00:00:00+00:00", "run_id": "r", "workflow": "fix", "state": "failed"}
     card = {
         "note": {"person": "grace", "text": "One zone first.\nThen wait."},
-        "changed": [{"what": "plan.summary", "before": "3 zones", "after": "zone a"}],
+        "changed": [
+            {"what": "plan.summary", "before": "3 zones", "after": "zone a"},
+            {"what": "plan.diff", "before": "", "after": "x" * 700},
+        ],
         "edited": {"person": "bob", "inputs": {"batch": {"before": 50, "after": [5]}}},
         "history": [{**past, "approved_by": ["ada", "bob"]}],
         "undo": "",
@@ -263,6 +266,7 @@ async def test_card_tells_what_happened_before(desk: Desk) -> None:
     body = page.text("body")
     assert "grace sent it back One zone first. Then wait." in body
     assert "plan.summary before: 3 zones now: zone a" in body
+    assert f"plan.diff Before and after before: nothing now: {'x' * 700}" in body
     assert "Inputs changed by bob batch before: 50 now: [ 5 ]" in body
     assert "failed fix approved by ada, bob" in body
     assert "cannot be undone" in body
@@ -286,6 +290,16 @@ async def test_card_of_an_earlier_version_is_shown(desk: Desk) -> None:
 
     assert "Old" in (await card_of(desk, request)).text("content")
     assert (await get(desk, "/approvals")).titles() == ["Old"]
+
+
+async def test_what_changes_can_be_had_alone(desk: Desk) -> None:
+    request = await desk.ask()
+
+    page = await get(desk, f"/approvals/{request.id}?part=side")
+
+    assert "needs 1 approval" in page.text("status").lower()
+    assert page.count("button", data_decision="approve") == 1
+    assert (page.count("table"), page.count("script"), page.count("article")) == (0, 0, 0)
 
 
 async def test_clauses_say_who_has_approved_and_what_is_missing(desk: Desk) -> None:

@@ -128,6 +128,15 @@ def test_gateway_stays_on_loopback_until_it_is_told_who_may_come(host: str, sett
         serve(Settings.model_validate({**settings, "gateway": gateway}))
 
 
+def test_headers_of_a_proxy_count_only_where_there_is_one(client: httpx.Client) -> None:
+    own = str(client.base_url).rstrip("/").replace("http:", "https:")
+    body = {"name": "x", "password": "x"}
+
+    answer = client.post("/login", data=body, headers={"X-Forwarded-Proto": "https", "Origin": own})
+
+    assert answer.status_code == 403
+
+
 def test_unknown_run_is_not_found(client: httpx.Client) -> None:
     answer = client.get("/api/runs/00000000-0000-0000-0000-000000000000")
 

@@ -153,6 +153,16 @@ async def test_secret_goes_into_the_form_where_the_provider_wants_it(
     assert answer.status_code == 303
 
 
+async def test_program_without_a_secret_is_known_by_its_name(
+    gate_of: Callable[..., Gate], provider: IdentityProvider
+) -> None:
+    provider.secret = None
+
+    answer, _ = await signed_in(gate_of(oidc={"issuer": provider.issuer}))
+
+    assert answer.status_code == 303
+
+
 async def test_description_may_end_in_a_slash_and_have_a_query(
     gate: Gate, provider: IdentityProvider
 ) -> None:
@@ -289,7 +299,7 @@ async def test_answer_to_the_login_of_another_browser(gate: Gate) -> None:
         me = await alice.get("/api/me")
 
     assert (without.status_code, mixed.status_code, me.status_code) == (401, 401, 401)
-    assert "another browser" in without.text
+    assert "No login was begun" in without.text
     assert "began last" in mixed.text
 
 
@@ -364,9 +374,16 @@ async def test_login_leads_nowhere_else(gate: Gate, wanted: str) -> None:
 
 async def test_thirty_answers_that_are_wrong(gate: Gate) -> None:
     async with gate.client() as client:
-        answers = [await client.get("/login/oidc/callback") for _ in range(31)]
+        for _ in range(31):
+            assert (await client.get("/login/oidc/callback")).status_code == 401
+        assert await gate.database.fetch(text("SELECT seq FROM penstock.audit_entry")) == []
+        answers: list[httpx.Response] = []
+        for _ in range(31):
+            client.cookies.set(FLOW, "made up")
+            answers.append(await client.get("/login/oidc/callback"))
 
     assert [answer.status_code for answer in answers] == [401] * 30 + [429]
+    assert len(await gate.database.fetch(text("SELECT seq FROM penstock.audit_entry"))) == 30
 
 
 # Providers

@@ -89,7 +89,8 @@ async def ask(
 
 def words(person: str = "ann", decision: str = "approve", **more: Any) -> Said:
     """Say something."""
-    return Said(person, Verdict(decision), **{"via": "cli", "comment": "ok", **more})
+    values: dict[str, Any] = {"via": "cli", "comment": "ok", **more}
+    return Said(person, Verdict(decision), **values)
 
 
 async def say(
@@ -138,9 +139,10 @@ async def notices_of(database: Database, request: ApprovalRequest) -> list[str]:
 
 
 async def all_wait(database: Database, number: int) -> None:
-    """Wait until so many statements wait for a lock."""
-    for _ in range(1000):
-        if (await database.fetch(WAITERS))[0]["count"] >= number:
-            return
-        await asyncio.sleep(0.01)
+    """Wait until so many statements wait for a lock; they may hold every connection but one."""
+    async with Database(database.url) as other:
+        for _ in range(1000):
+            if (await other.fetch(WAITERS))[0]["count"] >= number:
+                return
+            await asyncio.sleep(0.01)
     pytest.fail(f"{number} statements should wait for a lock")

@@ -15,6 +15,7 @@ from penstock.store.approvals import (
     past_uses,
     requests_of_run,
     time_of,
+    used_request,
 )
 from penstock.store.database import Database
 from penstock.store.nodes import NodeChange, write_nodes
@@ -131,3 +132,23 @@ async def test_time_is_that_of_the_database(database: Database, entry: Entry) ->
     request = await ask(database, entry)
 
     assert before <= request.opened_at <= await time_of(database)
+
+
+async def test_request_under_which_a_node_ran_is_that_of_the_last_use(
+    database: Database, entry: Entry
+) -> None:
+    first = await say(database, await ask(database, entry))
+    assert await used_request(database, entry.run.id, "apply", "") is None
+    assert await use(database, entry, first)
+    await age(database, "approval_request", first.id, 4000, "usable_until")
+
+    second = await say(database, await ask(database, entry))
+
+    found = await used_request(database, entry.run.id, "apply", "")
+    assert found is not None
+    assert (found.id, second.round) == (first.id, 2)
+    assert await use(database, entry, second)
+    found = await used_request(database, entry.run.id, "apply", "")
+    assert found is not None
+    assert found.id == second.id
+    assert await used_request(database, entry.run.id, "apply", "a") is None

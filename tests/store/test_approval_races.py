@@ -37,6 +37,16 @@ S = ApprovalState
 
 KICK = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
 
+COUNTED = text("""
+    SELECT (SELECT count(*) FROM penstock.approval_decision) AS decision,
+           count(*) AS opened,
+           count(*) FILTER (WHERE state = 'expired') AS expired,
+           count(*) FILTER (WHERE state = 'withdrawn') AS withdrawn,
+           count(*) FILTER (WHERE state = 'void') AS void,
+           count(*) FILTER (WHERE used_at IS NOT NULL) AS used
+    FROM penstock.approval_request
+""")
+
 
 @pytest.fixture
 async def entry(database: Database, revision: Revision) -> Entry:
@@ -66,7 +76,7 @@ async def test_twenty_people_at_once_close_it_once(database: Database, entry: En
     async with database.transaction() as connection:
         await lock_run(connection, entry.run.id, None)
         people = [asyncio.create_task(say(database, request, f"p{n}", judge=judge)) for n in range(20)]
-        await all_wait(database, 8)
+        await all_wait(database, 9)
     answers = await asyncio.gather(*people, return_exceptions=True)
 
     found = await seen(database, request)
@@ -177,18 +187,7 @@ async def test_everything_at_once_on_many_runs_leaves_a_whole_chain(
     assert wrong == []
     await assert_whole(database)
     kinds = Counter(await noted(database))
-    rows = await database.fetch(
-        text("""
-        SELECT (SELECT count(*) FROM penstock.approval_decision) AS decision,
-               count(*) AS opened,
-               count(*) FILTER (WHERE state = 'expired') AS expired,
-               count(*) FILTER (WHERE state = 'withdrawn') AS withdrawn,
-               count(*) FILTER (WHERE state = 'void') AS void,
-               count(*) FILTER (WHERE used_at IS NOT NULL) AS used
-        FROM penstock.approval_request
-    """)
-    )
-    counted = {
+    assert dict((await database.fetch(COUNTED))[0]) == {
         "decision": kinds["decision"],
         "opened": kinds["request.opened"],
         "expired": kinds["request.expired"],
@@ -196,7 +195,6 @@ async def test_everything_at_once_on_many_runs_leaves_a_whole_chain(
         "void": kinds["request.void"],
         "used": kinds["grant.used"],
     }
-    assert dict(rows[0]) == counted
 
 
 class Place:
@@ -213,6 +211,7 @@ class Place:
             psutil.Process(self.server.pid).wait(15)
 
     async def come_back(self) -> None:
+        await asyncio.to_thread(self.server.stop)
         self.server = await asyncio.to_thread(start, self.home, tied=True, settings=FAST)
 
 

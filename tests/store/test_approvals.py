@@ -124,6 +124,19 @@ async def test_whatever_changes_makes_the_request_void(
     assert facts == {"reason": gone.reason, "digest": "d1", "person": None}
 
 
+async def test_approval_that_is_not_enough_any_more_is_asked_for_anew(
+    database: Database, entry: Entry
+) -> None:
+    """Who has approved may have lost the right, or somebody wrote it into the table."""
+    first = await say(database, await ask(database, entry))
+
+    second = await ask(database, entry, judge=TWO)
+
+    assert (second.round, second.state, second.decisions) == (2, S.OPEN, ())
+    assert (await seen(database, first)).state is S.VOID
+    assert not await use(database, entry, first)
+
+
 async def test_items_are_asked_about_apart(database: Database, entry: Entry) -> None:
     requests = [await ask(database, entry, item=item) for item in ("a", "b", "")]
 

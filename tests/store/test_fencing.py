@@ -17,6 +17,7 @@ from penstock.store.slots import take_slot
 from penstock.store.states import NodeState, RunState
 from penstock.store.suspension import leave_run, suspend_run
 from penstock.store.workflows import Revision
+from store.asking import ONE, asked_for
 from store.entering import enter, register, types_of
 
 Write = Callable[[Database, UUID, int], Awaitable[Any]]
@@ -33,17 +34,7 @@ WRITES: dict[str, Write] = {
     "leave_run": lambda database, run, token: leave_run(database, run, token, RunState.QUEUED),
     "suspend_run": lambda database, run, token: suspend_run(database, run, token, "waits", after_round=0),
     "open_request": lambda database, run, token: open_request(
-        database,
-        run_id=run,
-        token=token,
-        node_id="apply",
-        item="",
-        epoch=1,
-        digest="d",
-        title="Patch",
-        card={},
-        required=1,
-        expires_in_s=None,
+        database, asked_for(), run_id=run, token=token, epoch=1, judge=ONE
     ),
     "take_slot": lambda database, run, token: take_slot(
         database, run, token, workflow="fix", key="a", limit=1, release_while_waiting=False

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from penstock.errors import LeaseLost, NotFound, StoreError
-from penstock.store.approvals import decide, open_request
+from penstock.store.approvals import decide
 from penstock.store.database import Database
 from penstock.store.nodes import NodeChange, finish_node, write_nodes
 from penstock.store.requests import Parent, close_request, set_request_run
@@ -22,6 +22,7 @@ from penstock.store.suspension import (
 )
 from penstock.store.tables import SIGNAL_CHANNEL
 from penstock.store.workflows import Revision
+from store import asking
 from store.entering import age, enter, register, request, types_of
 
 
@@ -42,20 +43,11 @@ async def ask(database: Database, entry: Entry, *, expires_in_s: float | None = 
     await write_nodes(
         database, entry.run.id, [NodeChange("apply", NodeState.WAITING_APPROVAL, entry.run.epoch)]
     )
-    opened = await open_request(
-        database,
-        run_id=entry.run.id,
-        token=entry.run.token,
-        node_id="apply",
-        item="",
-        epoch=entry.run.epoch,
-        digest="d",
-        title="Patch",
-        card={},
-        required=1,
-        expires_in_s=expires_in_s,
-    )
-    return opened.id
+    return (await asking.ask(database, entry, expires_in_s=expires_in_s)).id
+
+
+async def say(database: Database, asked: UUID, decision: str) -> None:
+    await decide(database, asked, asking.words(decision=decision), judge=asking.ONE)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +123,14 @@ async def test_time_counts_while_a_worker_holds_the_run(database: Database, revi
     assert last.run.active_s == pytest.approx(400, abs=60)
 
 
-async def test_news_of_a_decision(database: Database, revision: Revision) -> None:
+@pytest.mark.parametrize("decision", ["approve", "reject", "send_back"])
+async def test_news_of_a_decision(database: Database, revision: Revision, decision: str) -> None:
     entry = await enter(database, revision)
     asked = await ask(database, entry)
     await suspend(database, entry)
     assert not await has_news(database, entry.run.id)
 
-    await decide(database, asked, person="ann", decision="approve", via="cli")
+    await say(database, asked, decision)
 
     assert await has_news(database, entry.run.id)
     assert await suspended_with_news(database, older_than_s=0) == [entry.run.id]
@@ -155,7 +148,7 @@ async def test_news_of_an_approval_whose_time_ran_out(database: Database, revisi
 
 async def test_decision_is_no_news_once_its_node_went_on(database: Database, revision: Revision) -> None:
     entry = await enter(database, revision)
-    await decide(database, await ask(database, entry), person="ann", decision="approve", via="cli")
+    await say(database, await ask(database, entry), "approve")
     await finish_node(database, entry.run.id, "apply", NodeState.SUCCEEDED, attempt=1)
 
     assert not await has_news(database, entry.run.id)
@@ -163,7 +156,7 @@ async def test_decision_is_no_news_once_its_node_went_on(database: Database, rev
 
 async def test_decision_of_an_earlier_epoch_is_no_news(database: Database, revision: Revision) -> None:
     entry = await enter(database, revision)
-    await decide(database, await ask(database, entry), person="ann", decision="reject", via="cli")
+    await say(database, await ask(database, entry), "reject")
     await finish_run(database, entry.run.id, RunState.REJECTED)
     await reopen_run(database, entry.run.id)
     await enter(database, revision, entry.run.id)
@@ -276,7 +269,7 @@ async def test_signals_name_the_run_that_can_go_on(database: Database, revision:
         assert (await anext(notices)).missed
         await request_cancel(database, alone.run.id, by="ann")
         await finish_run(database, alone.run.id, RunState.CANCELLED)
-        await decide(database, asked, person="ann", decision="approve", via="cli")
+        await say(database, asked, "approve")
         await finish_run(database, child.run.id, RunState.COMPLETED)
 
         told = [(await anext(notices)).payload for _ in range(3)]

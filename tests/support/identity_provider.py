@@ -66,6 +66,8 @@ class IdentityProvider:
     """Makes the token of claims in another way."""
     extra: dict[str, str] = field(default_factory=dict[str, str])
     """What is put into the answer that the browser carries."""
+    secret: str | None = SECRET
+    """What programs prove themselves with; None for programs that have no secret."""
     codes: dict[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
     def description(self) -> dict[str, Any]:
@@ -120,10 +122,12 @@ class IdentityProvider:
         return jwt.encode(claims, key.private, key.algorithm, headers={"kid": key.kid})
 
     def _knows_client(self, authorization: str, form: Mapping[str, str]) -> bool:
+        if self.secret is None:
+            return (authorization, form.get("client_id"), form.get("client_secret")) == ("", CLIENT, None)
         if "client_secret_basic" not in self.description()["token_endpoint_auth_methods_supported"]:
-            return (form.get("client_id"), form.get("client_secret")) == (CLIENT, SECRET)
+            return (form.get("client_id"), form.get("client_secret")) == (CLIENT, self.secret)
         pair = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-        return (unquote(pair[0]), unquote(pair[2])) == (CLIENT, SECRET)
+        return (unquote(pair[0]), unquote(pair[2])) == (CLIENT, self.secret)
 
 
 @contextmanager

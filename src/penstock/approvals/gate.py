@@ -95,8 +95,12 @@ class SaidBefore:
 class Gate(Protocol):
     """Decides whether a gated node may run now."""
 
-    async def before(self, node_id: str, item: str) -> SaidBefore:
-        """Give what people have said at a gate so far."""
+    async def before(self, node_id: str, item: str, *, done: bool = False) -> SaidBefore:
+        """Give what people have said at a gate so far.
+
+        Args:
+            done: Up to when the node ran, and not what was said when the run was tried again.
+        """
         ...
 
     async def ask(self, request: GateRequest) -> Grant | Waiting:
@@ -115,9 +119,9 @@ class Gate(Protocol):
 class ClosedGate:
     """Lets nothing through: what needs an approval does not run where nobody can give one."""
 
-    async def before(self, node_id: str, item: str) -> SaidBefore:
+    async def before(self, node_id: str, item: str, *, done: bool = False) -> SaidBefore:
         """Nobody has said anything."""
-        del node_id, item
+        del node_id, item, done
         return SaidBefore()
 
     async def granted(self, node_id: str) -> Allowed:

@@ -55,4 +55,5 @@ def _times(terms: Terms, opened_at: datetime) -> Iterator[tuple[datetime, Kind]]
         yield opened_at + timedelta(seconds=terms.escalates_after_s), "escalation"
     for clause in terms.clauses:
         if clause.until is not None:
-            yield clause.until, "thaw"
+            # A freeze may end while the node is planned, before anybody is asked.
+            yield max(clause.until, opened_at + timedelta.resolution), "thaw"

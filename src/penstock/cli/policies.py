@@ -89,7 +89,7 @@ def explain(
 ) -> None:
     """Tell which approvals an agent would need, and who could give them.
 
-    What the workflow itself asks for comes on top; `penstock validate` knows it.
+    What a workflow itself asks for comes on top.
     """
     with reported(as_json=as_json):
         rules, now = _read(people, policies), _moment(at)

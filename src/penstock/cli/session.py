@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from penstock.engine.services import Services
     from penstock.store.database import Database
 
-__all__ = ["known_person", "person", "read_file", "services", "settings_for_client", "store"]
+__all__ = ["account", "known_person", "person", "read_file", "services", "settings_for_client", "store"]
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -76,11 +76,16 @@ async def store() -> AsyncGenerator[Database]:
 
 
 def person() -> str:
-    """Give the name of the user who runs the command, for the record."""
+    """Give the name of the account that runs the command, whatever the environment says."""
+    return account(os.geteuid())
+
+
+def account(uid: int) -> str:
+    """Give the name of an account; in a container it may have none."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name, as containers have it
-        return f"user-{os.getuid()}"
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user-{uid}"
 
 
 def known_person(opened: Services) -> Person:

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 
 from penstock import registry
+from penstock.approvals.rules import read_rules
+from penstock.errors import SpecError
 from penstock.sandbox import probe
 from penstock.settings import SandboxBackend, Settings
 
@@ -25,7 +27,13 @@ class Check:
 
 async def examine(settings: Settings) -> list[Check]:
     """Look at everything that a run needs."""
-    return [*await _sandbox(settings), _agents(settings), _database(settings), _disk(settings)]
+    return [
+        *await _sandbox(settings),
+        _agents(settings),
+        _rules(settings),
+        _database(settings),
+        _disk(settings),
+    ]
 
 
 async def _sandbox(settings: Settings) -> list[Check]:
@@ -46,6 +54,17 @@ def _agents(settings: Settings) -> Check:
     refused = "; ".join(f"{item.name}: {item.reason}" for item in agents.refused)
     names = ", ".join(agent.name for agent in agents)
     return Check("agents", not agents.refused, f"refused {refused}" if refused else names)
+
+
+def _rules(settings: Settings) -> Check:
+    """Read the people and the policies; running processes keep the last ones that were right."""
+    try:
+        rules = read_rules(settings.people, settings.policies)
+    except SpecError as error:
+        return Check("people and policies", ok=False, message=error.message)
+    people = rules.people
+    who = f"{len(people.users)} people" if people.closed else "whoever can use this machine may approve"
+    return Check("people and policies", ok=True, message=f"{who}, {len(rules.policies.items)} policies")
 
 
 def _database(settings: Settings) -> Check:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from penstock.settings import Settings
 
-__all__ = ["api_url", "client_environment", "server_environment", "ui_url"]
+__all__ = ["UI_BASE", "api_url", "client_environment", "server_environment", "ui_url"]
+
+UI_BASE = "/prefect"
+"""Path of the UI on our own Prefect server, and of the same UI on the gateway."""
 
 
 def api_url(settings: Settings) -> str:
@@ -16,8 +19,9 @@ def api_url(settings: Settings) -> str:
 
 
 def ui_url(settings: Settings) -> str:
-    """Give the address of the Prefect UI."""
-    return api_url(settings).removesuffix("/api")
+    """Give the address of the Prefect UI itself; the gateway has it behind its login as well."""
+    server = api_url(settings).removesuffix("/api")
+    return server if settings.prefect.api_url else f"{server}{UI_BASE}"
 
 
 def client_environment(settings: Settings) -> dict[str, str]:
@@ -50,6 +54,10 @@ def server_environment(settings: Settings, database_url: str) -> dict[str, str]:
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(settings.prefect.port),
         "PREFECT_SERVER_UI_API_URL": api_url(settings),
+        "PREFECT_SERVER_UI_SERVE_BASE": UI_BASE,
+        # The UI's files hold the base. By default all servers of one installation share them, and the
+        # last one to start with another base would take ours away.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(settings.home_dir / "prefect" / "ui"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # One transaction for many task-run events; one each is what the default costs.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "1000",

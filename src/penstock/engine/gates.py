@@ -47,15 +47,19 @@ def may_wait(engine: Engine, run: RunFacts, agent: Agent, node: CheckedNode) -> 
 
 
 async def said_before(
-    engine: Engine, run: RunFacts, gate: Gate, unit: Unit, agent: Agent
+    engine: Engine, run: RunFacts, gate: Gate, unit: Unit, agent: Agent, *, done: bool = False
 ) -> SaidBefore | None:
-    """Give what people have said at a unit's gate; None when it has none."""
-    if not may_wait(engine, run, agent, unit.node):
+    """Give what people have said at a unit's gate; None when it has none.
+
+    Args:
+        done: Up to when the unit ran.
+    """
+    if not done and not may_wait(engine, run, agent, unit.node):
         return None
-    said = await gate.before(*unit.key)
+    said = await gate.before(*unit.key, done=done)
     approval = unit.node.spec.approval
     once = bool(unit.item) and approval is not None and approval.per == "node"
-    return await gate.before(unit.node.id, "") if once and said.nothing else said
+    return await gate.before(unit.node.id, "", done=done) if once and said.nothing else said
 
 
 def params_of(

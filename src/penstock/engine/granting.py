@@ -25,6 +25,7 @@ from penstock.store.approvals import (
     past_uses,
     time_of,
     use_grant,
+    used_request,
 )
 from penstock.store.database import Database
 from penstock.store.standing import usable_standing
@@ -48,9 +49,14 @@ class StoreGate:
     token: int
     epoch: int
 
-    async def before(self, node_id: str, item: str) -> SaidBefore:
-        """Give what people have said at a gate in this epoch of the run."""
-        found = await self._latest(node_id, item)
+    async def before(self, node_id: str, item: str, *, done: bool = False) -> SaidBefore:
+        """Give what people have said at a gate in this epoch of the run.
+
+        Args:
+            done: Up to when the node ran, in whatever epoch that was.
+        """
+        used = await used_request(self.database, self.run_id, node_id, item) if done else None
+        found = used or await self._latest(node_id, item)
         if found is None:
             return SaidBefore(now=await time_of(self.database))
         sent_back, editing = _last(found, Verdict.SEND_BACK), _editing(found)

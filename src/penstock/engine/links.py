@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from penstock.engine.environment import ui_url
+from penstock.engine.environment import UI_BASE, ui_url
 from penstock.settings import Settings
 
 __all__ = ["Links"]
@@ -31,6 +31,15 @@ class Links:
         """Give the address that leads to a request once, after the login."""
         return f"{self.gateway}/a/{token}"
 
+    @property
+    def prefect(self) -> str:
+        """Where people reach the Prefect UI: behind the gateway's login if it is that of our own server."""
+        return ui_url(self.settings) if self.settings.prefect.api_url else f"{self.gateway}{UI_BASE}"
+
     def run(self, run_id: UUID) -> str:
         """Give the page of a run in the Prefect UI."""
-        return f"{ui_url(self.settings)}/runs/flow-run/{run_id}"
+        return f"{self.prefect}/runs/flow-run/{run_id}"
+
+    def deployment(self, deployment_id: UUID) -> str:
+        """Give the page of a workflow's deployment in the Prefect UI."""
+        return f"{self.prefect}/deployments/deployment/{deployment_id}"

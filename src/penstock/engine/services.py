@@ -25,7 +25,6 @@ from penstock.engine import deployments
 from penstock.engine.approving import Approvals
 from penstock.engine.blocks import register_block_types
 from penstock.engine.closing import Closing
-from penstock.engine.environment import ui_url
 from penstock.engine.judging import RuleJudge
 from penstock.engine.library import shipped_workflows
 from penstock.engine.links import Links
@@ -193,7 +192,7 @@ class Services:
             name=revision.workflow,
             revision=revision.number,
             deployment_id=deployment_id,
-            url=f"{ui_url(self.settings)}/deployments/deployment/{deployment_id}",
+            url=self.links.deployment(deployment_id),
             changed=before is None or before.id != revision.id,
         )
 

@@ -125,7 +125,7 @@ class _Undoing:
         if agent.undoer is None:
             return
         before = {name: result for name, result in self._results.items() if name != unit.node.id}
-        said = await said_before(kit.engine, kit.run, kit.gate, unit, agent)
+        said = await said_before(kit.engine, kit.run, kit.gate, unit, agent, done=True)
         params = params_of(kit.run, unit, agent, before, said)
         output = agent.output_model.model_validate(self._result.output)
         async with kit.engine.workspace(unit.label) as workspace:

@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from penstock import __version__
 from penstock.engine.services import open_services
 from penstock.errors import SettingsError
-from penstock.gateway import approvals, arriving, console, grants, login, runs, workflows
+from penstock.gateway import approvals, arriving, console, grants, login, prefect_ui, runs, workflows
 from penstock.gateway.addresses import is_loopback
 from penstock.gateway.guard import SignedInOnly
 from penstock.gateway.headers import SecurityHeaders
@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, library: bool = False) -> FastAPI:
     _add_middleware(app, settings.gateway.url)
     install_problem_handlers(app)
     _add_health(app)
-    for routes in (login, workflows, runs, approvals, grants, console, arriving):
+    for routes in (login, workflows, runs, approvals, grants, console, arriving, prefect_ui):
         app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
@@ -69,11 +69,16 @@ def create_app(settings: Settings, *, library: bool = False) -> FastAPI:
 
 def _add_middleware(app: FastAPI, url: str | None) -> None:
     """Add what every request passes; what is added last comes first."""
-    own = [urlsplit(url.lower()).hostname or ""] if url else []
+    own = [_host_of(url)] if url else []
     app.add_middleware(SignedInOnly)
     app.add_middleware(SameOriginOnly, public=url)  # compares with the host's name, which is checked first
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK_HOSTS, *own], www_redirect=False)
     app.add_middleware(SecurityHeaders)
+
+
+def _host_of(url: str) -> str:
+    host = urlsplit(url.lower()).hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def _add_health(app: FastAPI) -> None:

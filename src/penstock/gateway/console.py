@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,28 +113,38 @@ async def inbox(
 
 
 @router.get("/approvals/{request_id}")
-async def one(request: Request, services: Opened, signed: Signed, request_id: str) -> HTMLResponse:
-    """Show one request with all that a decision needs."""
+async def one(
+    request: Request,
+    services: Opened,
+    signed: Signed,
+    request_id: str,
+    part: Annotated[Literal["all", "side"], Query()] = "all",
+) -> HTMLResponse:
+    """Show one request with all that a decision needs, or only what changes while people look at it."""
     try:
         shown = await services.approvals.show(_read_id(request_id), person=signed.person)
     except NotFound as error:
         return page(request, "problem.html", status=404, title="No such request", detail=error.message)
     now, card = datetime.now(UTC), {**_NO_CARD, **shown["card"]}
+    side: dict[str, Any] = {
+        "asked": shown,
+        "fields": form_fields(shown["editable"], card["inputs"], shown["edits"]),
+        "why_not": _why_not(shown, signed.name),
+        "freezes": _freezes(shown, signed.name, now),
+        "newer": await _newer(services, shown),
+        "now": now,
+    }
+    if part == "side":
+        return page(request, "card_side.html", **side)
+    # A diff of many thousand lines takes a while; others are answered meanwhile.
+    return await asyncio.to_thread(_whole, request, card, side)
+
+
+def _whole(request: Request, card: Mapping[str, Any], side: Mapping[str, Any]) -> HTMLResponse:
     plan = card["plan"]
     files = parse_diff(plan["diff"]) if plan else ()
-    return page(
-        request,
-        "card.html",
-        asked=shown,
-        card=card,
-        plan=plan,
-        files=list(zip(files, _folded(files), strict=True)),
-        fields=form_fields(shown["editable"], card["inputs"], shown["edits"]),
-        why_not=_why_not(shown, signed.name),
-        freezes=_freezes(shown, signed.name, now),
-        newer=await _newer(services, shown),
-        now=now,
-    )
+    listed = list(zip(files, _folded(files), strict=True))
+    return page(request, "card.html", card=card, plan=plan, files=listed, **side)
 
 
 def _read_id(text: str) -> UUID:

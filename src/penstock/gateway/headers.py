@@ -42,11 +42,11 @@ class SecurityHeaders:
 
 
 def secure_headers(headers: MutableHeaders, *, keep: bool = False) -> None:
-    """Set the headers.
+    """Set the headers; a policy that an answer has already stays, and so does its word on keeping it.
 
     Args:
         keep: Whether a browser may keep the answer, if it asks before it uses it again.
     """
     for name, value in _HEADERS.items():
-        headers[name] = value
-    headers["Cache-Control"] = "no-cache" if keep else "no-store"
+        headers.setdefault(name, value)
+    headers.setdefault("Cache-Control", "no-cache" if keep else "no-store")

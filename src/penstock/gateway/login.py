@@ -138,11 +138,14 @@ async def to_provider(request: Request, next_: Next = "/") -> Response:
 @router.get("/login/oidc/callback", include_in_schema=False)
 async def by_provider(request: Request, services: Opened) -> Response:
     """Sign in with what the identity provider says."""
+    provider = _provider(request)
+    cookie = request.cookies.get(cookie_name(_FLOW_COOKIE, secure=is_secure(request)))
+    if cookie is None:  # any page can have a browser come here: this counts as no try
+        return _page(request, "/", error="No login was begun in this browser, or too long ago.", status=401)
     if refused := _too_many(request, "/"):
         return refused
-    cookie = request.cookies.get(cookie_name(_FLOW_COOKIE, secure=is_secure(request)), "")
     try:
-        claimed = await _provider(request).finish(cookie, request.query_params)
+        claimed = await provider.finish(cookie, request.query_params)
         if services.rules.current().people.find(claimed.name, claims=claimed.groups) is None:
             raise NotSignedIn(f"{claimed.name} is not among the people of this Penstock")
     except PenstockError as error:

@@ -17,7 +17,7 @@ from penstock.gateway.pages import page
 
 __all__ = ["answer_to", "install_problem_handlers", "problem"]
 
-_FOR_PROGRAMS = ("/api/", "/openapi.json", "/healthz", "/readyz")
+_FOR_PROGRAMS = ("/api/", "/prefect/api/", "/openapi.json", "/healthz", "/readyz")
 
 
 def install_problem_handlers(app: FastAPI) -> None:

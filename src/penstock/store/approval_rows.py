@@ -130,6 +130,13 @@ async def latest_request(
     return request_of(rows[0]) if rows else None
 
 
+async def used_request(database: Database, run_id: UUID, node_id: str, item: str) -> ApprovalRequest | None:
+    """Get the request under which a node ran last, in whatever epoch; None when it needed none."""
+    values = {"run_id": run_id, "node_id": node_id, "item": item}
+    rows = await database.fetch(_USED, values)
+    return request_of(rows[0]) if rows else None
+
+
 async def time_of(database: Database) -> datetime:
     """Give the time by the clock of the database."""
     return (await database.fetch(_NOW))[0]["now"]
@@ -256,6 +263,13 @@ _LATEST = text(
     + """
     WHERE request.run_id = :run_id AND request.node_id = :node_id AND request.item = :item
         AND request.epoch = :epoch ORDER BY request.round DESC LIMIT 1
+"""
+)
+_USED = text(
+    REQUEST
+    + """
+    WHERE request.run_id = :run_id AND request.node_id = :node_id AND request.item = :item
+        AND request.used_at IS NOT NULL ORDER BY request.round DESC LIMIT 1
 """
 )
 _OF_RUN = text(

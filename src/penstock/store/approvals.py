@@ -42,6 +42,7 @@ from penstock.store.approval_rows import (
     requests_of_run,
     time_of,
     unknown_request,
+    used_request,
 )
 from penstock.store.database import Database
 from penstock.store.documents import encode, plain_text
@@ -67,6 +68,7 @@ __all__ = [
     "requests_of_run",
     "time_of",
     "use_grant",
+    "used_request",
     "verdict_of",
 ]
 
@@ -169,8 +171,10 @@ async def open_request(
     async def work(connection: AsyncConnection) -> ApprovalRequest:
         await lock_run(connection, run_id, token)
         same = (await connection.execute(_STANDING, values)).scalar()
-        if same is not None:
-            return await _known(connection, same)
+        found = None if same is None else await _known(connection, same)
+        # What stands as approved without enough decisions was not approved by people.
+        if found is not None and (found.state is ApprovalState.OPEN or judge.met(found)):
+            return found
         # The rows of standing grants are locked before the head of the audit chain, and in one order.
         taken = {one: vote for one in sorted(standing) if (vote := await _from_standing(connection, one))}
         votes = [*given, *taken.values()]

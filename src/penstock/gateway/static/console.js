@@ -28,7 +28,8 @@
 
   async function load() {
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+      const address = find("[data-refresh]")?.dataset.refresh ?? location.href;
+      const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
       if (answer.redirected && new URL(answer.url).pathname !== location.pathname) return signedOut();
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       show(new DOMParser().parseFromString(await answer.text(), "text/html"));
@@ -47,13 +48,17 @@
       const next = fresh.getElementById(part.id);
       if (!next || same(part, next)) continue;
       const focused = part.contains(document.activeElement) ? document.activeElement : null;
-      const address = focused?.getAttribute("href");
       part.replaceWith(next);
       if (part.id === "decide") changed(part, next);
-      if (!focused) continue;
-      const again = address ? all("a[href]", next).find((link) => link.getAttribute("href") === address) : null;
-      (again ?? find("a[href], button:enabled", next) ?? find("#outcome"))?.focus();
+      if (focused) (twin(focused, next) ?? find("#outcome"))?.focus();
     }
+  }
+
+  // Finds what somebody was at in a part that has been replaced; never anything else that decides.
+  function twin(focused, next) {
+    if (focused.id) return document.getElementById(focused.id);
+    const address = focused.getAttribute("href");
+    return all("a[href]", next).find((one) => address && one.getAttribute("href") === address);
   }
 
   function changed(part, next) {
@@ -207,7 +212,7 @@
 
   function sendEdits(event) {
     event.preventDefault();
-    const edits = {};
+    const edits = Object.create(null);
     let wrong = null;
     for (const field of all("[data-kind]", event.target)) {
       const control = find("input, select, textarea", field);
@@ -262,7 +267,7 @@
 
   async function send(body) {
     if (!able()) return;
-    const { id, digest } = part().dataset;
+    const { id, digest } = find("[data-digest]").dataset;
     const alike = Boolean(find("#alike")?.checked);
     const unlock = lock();
     say("", "Sending …");
@@ -301,7 +306,7 @@
   function done(request) {
     const words = DONE[request.state] ?? `Recorded: the request is ${request.state}.`;
     const text = typeof words === "string" ? words : words(request);
-    const more = request.decided > 1 ? ` So it was for ${request.decided} requests that are alike.` : "";
+    const more = request.decided > 1 ? ` ${request.decided} requests that are alike are decided.` : "";
     const leads = ["approved", "edited", "sent_back"].includes(request.state) && request.run_url;
     say("good", text + more, leads ? link(request.run_url, "Look at the run") : null);
     unask();
@@ -332,7 +337,7 @@
   async function makeCode() {
     if (!able()) return;
     const unlock = lock();
-    const answer = await post(`/api/approvals/${part().dataset.id}/code`, {});
+    const answer = await post(`/api/approvals/${find("[data-digest]").dataset.id}/code`, {});
     unlock();
     if (!answer.ok) return failed(answer);
     const code = document.createElement("code");
