@@ -169,10 +169,13 @@ def test_a_freeze_is_on_from_its_first_moment_to_before_its_last() -> None:
 
 
 def test_breaking_the_glass_takes_two_of_all_approvers_when_nothing_is_said() -> None:
-    policies = read("freezes: [{name: f, from: 2026-01-01T00:00:00Z, to: 2027-01-01T00:00:00Z}]\n")
-    (clause,) = policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=NOON)
+    year = "from: 2026-01-01T00:00:00Z, to: 2027-01-01T00:00:00Z"
+    unsaid = read(f"freezes: [{{name: f, {year}}}]\n")
+    said = read(f"freezes: [{{name: f, {year}, break_glass: {{count: 2}}}}]\n")
 
-    assert (clause.count, clause.of, clause.why) == (2, (), "nothing changes during the freeze prod/f")
+    for policies in (unsaid, said):
+        (clause,) = policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=NOON)
+        assert (clause.count, clause.of, clause.why) == (2, (), "nothing changes during the freeze prod/f")
 
 
 def weekly(days: str, begin: str, end: str, zone: str = "Europe/Berlin") -> Policies:

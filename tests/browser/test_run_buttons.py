@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from browser.run_pages import NewerRunPage, OlderRunPage, RunPage
 from engine.flows import node, workflow
-from engine.test_gates import decide, end_of, eventually, lines, mutate, requests, start, suspended
+from engine.test_gates import code_for, decide, end_of, eventually, lines, mutate, requests, start, suspended
 from engine.test_runs import prefect_state, states
 from engine.test_steering import healing, is_in_state, running_node
 

@@ -234,6 +234,18 @@ async def plan_drifting(ctx: AgentContext, params: NeedsFileInput) -> Plan:
     return Plan(summary=Path(params.text).read_text())  # noqa: ASYNC240
 
 
+@agent(
+    name="versioned",
+    type=AgentType.MODIFICATION,
+    risk=Risk.APPROVAL_REQUIRED,
+    version=os.environ.get("PENSTOCK_TEST_AGENT_VERSION", "1"),
+)
+async def versioned(ctx: AgentContext, params: TraceInput) -> EchoOutput:
+    """Change something, in the version that the environment names."""
+    note(params.file, "changed")
+    return EchoOutput(text="", number=0, attempt=ctx.attempt)
+
+
 @agent(name="linger", type=AgentType.ANALYSIS, risk=Risk.AUTO)
 async def linger(ctx: AgentContext, params: NeedsFileInput) -> EchoOutput:
     """Hang, and when cancelled take a long time to clean up: until a file is there."""

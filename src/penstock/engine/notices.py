@@ -82,11 +82,13 @@ class Notifier:
         """Give what went wrong, without addresses; empty when it was sent."""
         try:
             block = await self.load(name)
+            if not isinstance(block, Addresses):
+                return f"block {name!r} holds no notification addresses"
+            outcomes = await asyncio.to_thread(self.send, block.addresses(), message)
         except PenstockError as error:
             return error.message
-        if not isinstance(block, Addresses):
-            return f"block {name!r} holds no notification addresses"
-        outcomes = await asyncio.to_thread(self.send, block.addresses(), message)
+        except Exception as error:  # noqa: BLE001  its text may quote an address
+            return f"block {name!r} could not be used: {type(error).__name__}"
         failed = sum(1 for outcome in outcomes if outcome)
         return f"block {name!r}: {failed} of {len(outcomes)} addresses failed" if failed else ""
 

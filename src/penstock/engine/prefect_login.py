@@ -12,4 +12,4 @@ __all__ = ["authorization"]
 def authorization() -> str:
     """Give the header `Authorization` for Prefect's API; empty when it wants none."""
     secret = PREFECT_API_AUTH_STRING.value()
-    return f"Basic {b64encode(secret.get_secret_value().encode()).decode()}" if secret else ""
+    return f"Basic {b64encode(secret.encode()).decode()}" if secret else ""

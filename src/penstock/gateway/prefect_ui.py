@@ -52,7 +52,7 @@ def _opened(app: FastAPI) -> Upstream | None:
     return getattr(app.state, "prefect", None)
 
 
-def _upstream(request: Request, services: Opened) -> Upstream:
+async def _upstream(request: Request, services: Opened) -> Upstream:
     """Give the Prefect server that the gateway stands before.
 
     Raises:
