@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 from support.stack import free_port
 
 SUSPENDED = {"type": "PAUSED", "name": "Suspended"}
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "title": "Decision",
     "type": "object",
     "properties": {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,17 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
 from gateway.console_kit import Desk, open_desk
 from gateway.prefect_kit import SCHEMA, SUSPENDED, FakePrefect, fake_prefect, listening
 from penstock.approvals.terms import Clause
+from penstock.engine.environment import ui_url
+from penstock.engine.links import Links
 from penstock.gateway.prefect_rules import Access, access_of, is_plain
+from penstock.gateway.prefect_ui import router
+from penstock.gateway.prefect_upstream import open_upstream
 from penstock.settings import Settings
 from penstock.store.approvals import ApprovalRequest
 from penstock.store.database import Database
@@ -167,8 +173,6 @@ async def test_prefect_sees_no_credentials_and_no_hops(desk: Desk, prefect: Fake
 
 
 async def test_auth_string_of_prefect_is_added(desk: Desk, prefect: FakePrefect) -> None:
-    from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings  # noqa: PLC0415
-
     with temporary_settings({PREFECT_API_AUTH_STRING: "admin:pw"}):
         await send(desk, "GET", "/api/flows")
 
@@ -258,6 +262,17 @@ async def test_upstream_is_let_go_when_the_browser_leaves(desk: Desk, prefect: F
     prefect.more.set()
 
 
+async def test_connections_are_closed_with_the_gateway() -> None:
+    app = FastAPI()
+    app.include_router(router)
+
+    async with app.router.lifespan_context(app):
+        upstream = app.state.prefect = open_upstream(Settings())
+        assert not upstream.client.is_closed
+
+    assert upstream.client.is_closed
+
+
 async def test_prefect_that_is_away(database: Database, tmp_path: Path) -> None:
     desk = await open_desk(database, tmp_path, prefect={"port": free_port()})
 
@@ -290,18 +305,14 @@ async def test_web_socket_is_told_quickly(desk: Desk, prefect: FakePrefect) -> N
 )
 async def test_crooked_path_goes_nowhere(desk: Desk, prefect: FakePrefect, path: str) -> None:
     port, token = free_port(), await desk.session()
-    with socket.socket() as wire:
-        async with listening(desk.app, port):
-            answer = await _raw(port, f"POST /prefect{path}", token)
-    del wire
+    async with listening(desk.app, port):
+        answer = await _raw(port, f"POST /prefect{path}", token)
 
     assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 405"))
     assert prefect.asked == []
 
 
 async def _raw(port: int, start: str, token: str) -> bytes:
-    import asyncio  # noqa: PLC0415
-
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = f"{start} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: penstock_session={token}\r\n"
     writer.write(f"{head}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
@@ -374,7 +385,7 @@ async def test_form_asks_for_no_code(desk: Desk, prefect: FakePrefect) -> None:
     other = (await send(desk, "GET", f"/api/flow_runs/{RUN}/input/mine-schema")).json()
 
     assert list(schema["properties"]) == ["decision_3", "comment"]
-    assert schema["properties"]["decision_3"] == SCHEMA["properties"]["decision"]  # pyright: ignore[reportIndexIssue]
+    assert schema["properties"]["decision_3"] == SCHEMA["properties"]["decision"]
     assert schema["required"] == ["decision_3"]
     assert schema["additionalProperties"] is False
     assert cards == other == "### Patch 2 files"
@@ -571,9 +582,6 @@ async def test_run_that_asks_for_nothing_is_resumed_by_prefect(desk: Desk, prefe
 
 
 def test_links_lead_through_the_gateway() -> None:
-    from penstock.engine.environment import ui_url  # noqa: PLC0415
-    from penstock.engine.links import Links  # noqa: PLC0415
-
     own = Settings.model_validate({"gateway": {"url": "https://penstock.example.com"}})
     other = Settings.model_validate({"prefect": {"api_url": "http://prefect.example:4200/api"}})
 

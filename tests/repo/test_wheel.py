@@ -55,6 +55,17 @@ def test_installed_command_lists_the_shipped_agents(installed: Path, tmp_path: P
     assert {"notifier", "security-scanner"} <= {agent["name"] for agent in listed["agents"]}
 
 
+def test_installed_package_has_the_pages_of_the_gateway(installed: Path, tmp_path: Path) -> None:
+    code = "from penstock.gateway import pages; print(pages.STATIC)"
+
+    static = Path(run(str(installed / "python"), "-c", code, cwd=tmp_path).strip())
+
+    source = ROOT / "src" / "penstock" / "gateway"
+    for folder in ("static", "templates"):
+        wanted = {path.name for path in (source / folder).iterdir()}
+        assert wanted == {path.name for path in (static.parent / folder).iterdir()}
+
+
 def test_installed_package_knows_its_scanners(installed: Path, tmp_path: Path) -> None:
     code = "from penstock.sandbox.tools import requirements; print(requirements())"
 

@@ -21,7 +21,8 @@ class Links:
     def gateway(self) -> str:
         """Where people reach the gateway."""
         gateway = self.settings.gateway
-        return gateway.url or f"http://{gateway.host}:{self.settings.port}"
+        host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
+        return gateway.url or f"http://{host}:{self.settings.port}"
 
     def request(self, request_id: UUID) -> str:
         """Give the page of a request for approval."""

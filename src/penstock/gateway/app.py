@@ -118,10 +118,16 @@ def serve(settings: Settings, *, library: bool = False) -> None:
 
 
 def _check_address(settings: Settings) -> None:
-    named = settings.people is not None or settings.oidc.issuer is not None
-    if is_loopback(settings.gateway.host) or (settings.gateway.url is not None and named):
+    """Refuse to let in people whom nothing names: without a people file everybody is an approver."""
+    if settings.people is not None and settings.gateway.url is not None:
         return
-    raise SettingsError(
-        f"PENSTOCK_GATEWAY__HOST={settings.gateway.host}: the gateway listens on loopback only, unless"
-        " PENSTOCK_GATEWAY__URL is set, and PENSTOCK_PEOPLE or PENSTOCK_OIDC__ISSUER"
-    )
+    if settings.people is None and settings.oidc.issuer is not None:
+        raise SettingsError(
+            "PENSTOCK_OIDC__ISSUER: without PENSTOCK_PEOPLE whoever the identity provider lets in could"
+            " approve; name a people file with the groups that may"
+        )
+    if not is_loopback(settings.gateway.host):
+        raise SettingsError(
+            f"PENSTOCK_GATEWAY__HOST={settings.gateway.host}: the gateway listens on loopback only, unless"
+            " PENSTOCK_GATEWAY__URL and PENSTOCK_PEOPLE are set"
+        )
