@@ -124,8 +124,15 @@ def test_other_host_names_and_forms_are_refused(client: httpx.Client) -> None:
 def test_gateway_stays_on_loopback_until_it_is_told_who_may_come(host: str, settings: dict[str, Any]) -> None:
     gateway = {**settings.get("gateway", {}), "host": host}
 
-    with pytest.raises(SettingsError, match="listens on loopback only"):
+    with pytest.raises(SettingsError, match=r"listens on loopback only|without PENSTOCK_PEOPLE"):
         serve(Settings.model_validate({**settings, "gateway": gateway}))
+
+
+def test_identity_provider_wants_a_people_file() -> None:
+    settings = Settings.model_validate({"oidc": {"issuer": "https://login.penstock.example"}})
+
+    with pytest.raises(SettingsError, match="whoever the identity provider lets in could approve"):
+        serve(settings)
 
 
 def test_headers_of_a_proxy_count_only_where_there_is_one(client: httpx.Client) -> None:
