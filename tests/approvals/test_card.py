@@ -81,7 +81,7 @@ def test_markdown_shows_the_plan() -> None:
         "- **Node** `apply` of `fix`, revision 3",
         "- **Agent** `patcher` `2`: `Change a file.`",
         "- **Asked by** `ada`",
-        "- **Why** patcher changes things and always needs an approval",
+        "- **Why** `patcher changes things and always needs an approval`",
         "- **Undo** `git revert`",
         "- **Where** `a.py`",
         "",

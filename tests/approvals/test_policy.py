@@ -53,7 +53,7 @@ def test_a_rule_adds_what_it_requires() -> None:
         "  - {name: bare}\n"
     )
 
-    assert policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=NOON) == (
+    assert policies.clauses(agent="a", type_="EXECUTION", workflow="w", targets=(), now=NOON) == (
         Clause(
             source="policy prod/payments",
             why="Payments are delicate",
@@ -111,11 +111,23 @@ def test_all_keys_must_fit_and_of_each_any_value() -> None:
     assert not matches(match, agent="scanner")
     assert not matches(match, type_="ANALYSIS")
     assert not matches(match, targets=("/home",))
-    assert not matches(match, targets=())
 
 
-def test_without_match_everything_fits() -> None:
+def test_what_changes_things_and_names_no_targets_may_change_any() -> None:
+    assert matches("{targets: ['/srv/*']}", targets=())
+    assert matches("{targets: ['/srv/*']}", type_="EXECUTION", targets=())
+    assert not matches("{targets: ['/srv/*'], agents: [patcher]}", type_="ANALYSIS", targets=())
+
+
+def test_without_match_everything_fits_that_changes_things() -> None:
     assert matches("{}", targets=())
+    assert not matches("{}", type_="ANALYSIS", targets=())
+
+
+def test_what_only_looks_is_meant_when_it_is_named() -> None:
+    assert matches("{types: [ANALYSIS]}", type_="ANALYSIS")
+    assert matches("{agents: ['*']}", type_="ANALYSIS")
+    assert not matches("{workflows: ['*'], targets: ['*']}", type_="ANALYSIS")
 
 
 def test_what_may_be_concerned_is_told_without_target_and_time() -> None:
@@ -154,7 +166,7 @@ def test_a_freeze_is_on_from_its_first_moment_to_before_its_last() -> None:
     begin, end = datetime(2026, 12, 20, tzinfo=UTC), datetime(2027, 1, 2, tzinfo=UTC)
 
     def clauses(now: datetime) -> tuple[Clause, ...]:
-        return policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=now)
+        return policies.clauses(agent="a", type_="EXECUTION", workflow="w", targets=(), now=now)
 
     expected = Clause(
         source="freeze prod/holidays",
@@ -174,7 +186,7 @@ def test_breaking_the_glass_takes_two_of_all_approvers_when_nothing_is_said() ->
     said = read(f"freezes: [{{name: f, {year}, break_glass: {{count: 2}}}}]\n")
 
     for policies in (unsaid, said):
-        (clause,) = policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=NOON)
+        (clause,) = policies.clauses(agent="a", type_="EXECUTION", workflow="w", targets=(), now=NOON)
         assert (clause.count, clause.of, clause.why) == (2, (), "nothing changes during the freeze prod/f")
 
 
@@ -187,7 +199,7 @@ def weekly(days: str, begin: str, end: str, zone: str = "Europe/Berlin") -> Poli
 def until(policies: Policies, now: str) -> str | None:
     """Give the end of the freeze that is on: `off`, ISO in UTC, or None when it never ends."""
     moment = datetime.fromisoformat(now)
-    found = policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=moment)
+    found = policies.clauses(agent="a", type_="EXECUTION", workflow="w", targets=(), now=moment)
     if not found:
         return "off"
     return found[0].until.astimezone(UTC).strftime("%dT%H:%M") if found[0].until else None
@@ -275,7 +287,7 @@ def test_a_weekly_freeze_agrees_with_a_count_by_hand(
 
     found = until(policies, now.isoformat())
     assert (found != "off") is on
-    clauses = policies.clauses(agent="a", type_="ANALYSIS", workflow="w", targets=(), now=now)
+    clauses = policies.clauses(agent="a", type_="EXECUTION", workflow="w", targets=(), now=now)
     for clause in clauses:
         if clause.until is not None:
             assert clause.until > now

@@ -141,6 +141,16 @@ def test_distinct_groups_need_people_who_stand_for_different_ones() -> None:
     assert count(both, vote("ada", "sre"), vote("bob", "sre")).clauses[0] == Counted(both, ("ada",), 1)
 
 
+def test_one_of_distinct_groups_is_asked_for_like_one_of_any() -> None:
+    one = replace(SRE, of=("group:sre", "group:dev"), distinct_groups=True)
+
+    assert count(one).needs == "1 approval from group:sre or group:dev"
+
+
+def test_an_approval_breaks_no_glass_unless_it_says_so() -> None:
+    assert not count(replace(FREEZE, count=1), Vote("ada")).met
+
+
 def test_a_user_stands_for_himself_among_distinct_groups() -> None:
     both = replace(SRE, count=2, of=("group:sre", "user:bob"), distinct_groups=True)
 

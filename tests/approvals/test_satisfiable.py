@@ -203,7 +203,7 @@ RULE = "rules: [{name: r, match: {%s}, require: {count: 3}}]\n"
 
 def test_a_policy_is_told_at_the_node_that_it_concerns() -> None:
     expected = never("w.yaml:5:20", "3 approvals", "only 2 people could give one (ada, bob)")
-    for match in ("", "agents: ['scan*'], types: [ANALYSIS], workflows: [sample]"):
+    for match in ("agents: ['*']", "agents: ['scan*'], types: [ANALYSIS], workflows: [sample]"):
         found = of_file(node("agent: scanner, with: {repository_path: /r}"), rules(RULE % match))
         assert found == [expected[0].replace("nobody", "policy p/r: nobody", 1)]
 

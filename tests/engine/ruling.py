@@ -175,12 +175,12 @@ async def age(services: Any, request: Mapping[str, Any], seconds: float) -> None
     await change(services, request, moved, seconds=seconds)
 
 
-async def sweep(services: Any) -> None:
-    """Do what every worker does now and then."""
+def upkeep_of(services: Any) -> Upkeep:
+    """Give the upkeep of a worker that has no runs and tells nobody."""
     database: Database = services.database
     starter = RunStarter(database, services.client, services.settings.prefect.pool)
     judge = RuleJudge(services.rules)
-    upkeep = Upkeep(
+    return Upkeep(
         database,
         services.client,
         starter,
@@ -191,7 +191,11 @@ async def sweep(services: Any) -> None:
         uuid4(),
         tuple,
     )
-    await upkeep.sweep()
+
+
+async def sweep(services: Any) -> None:
+    """Do what every worker does now and then."""
+    await upkeep_of(services).sweep()
 
 
 async def notices(services: Any, request: Mapping[str, Any]) -> list[str]:

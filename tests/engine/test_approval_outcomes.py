@@ -138,10 +138,15 @@ async def test_edit_with_a_quorum_of_two_waits_for_the_second_person(services: A
 
 
 async def test_gate_out_of_time_rejects_or_fails_as_the_workflow_says(services: Any, tmp_path: Path) -> None:
-    approvals = {"rejects": {"timeout": "1h"}, "fails": {"timeout": "1h", "on_timeout": "fail"}}
+    fails = {"approval": {"timeout": "1h", "on_timeout": "fail"}}
+    gates = {
+        "rejects": {"approval": {"timeout": "1h"}},
+        "fails": fails,
+        "goes_on": {**fails, "on_error": "continue"},
+    }
     runs: dict[str, UUID] = {}
-    for name, approval in approvals.items():
-        text = workflow([mutate(tmp_path / name, approval=approval), node("after", needs=["mutate"])])
+    for name, rest in gates.items():
+        text = workflow([mutate(tmp_path / name, **rest), node("after", needs=["mutate"])])
         runs[name] = await start(services, text)
     asked = {name: (await requests(services, run_id))[0] for name, run_id in runs.items()}
     for name, run_id in runs.items():
@@ -151,13 +156,13 @@ async def test_gate_out_of_time_rejects_or_fails_as_the_workflow_says(services: 
     await sweep(services)
     ends = {name: await end_of(services, run_id) for name, run_id in runs.items()}
 
-    assert {name: end["state"] for name, end in ends.items()} == {"rejects": "rejected", "fails": "failed"}
-    assert {name: states(end)["mutate"] for name, end in ends.items()} == {
-        "rejects": "rejected",
-        "fails": "failed",
+    assert {name: (end["state"], *states(end).values()) for name, end in ends.items()} == {
+        "rejects": ("rejected", "skipped", "rejected"),
+        "fails": ("failed", "skipped", "failed"),
+        "goes_on": ("completed", "succeeded", "failed"),
     }
     for name, end in ends.items():
-        assert "nobody decided in time" in end["message"]
+        assert "nobody decided in time" in end["nodes"]["mutate"]["error"]["message"]
         assert (await shown(services, asked[name]))["state"] == "expired"
         assert len(await audit(services, "request.expired", asked[name])) == 1
         assert lines(tmp_path / name) == []

@@ -83,7 +83,7 @@ def markdown_of(card: Mapping[str, Any]) -> str:
         f"- **Node** {_code(card['node'])} of {_code(card['workflow'])}, revision {card['revision']}",
         f"- **Agent** {_code(agent['name'])} {_code(agent['version'])}: {_code(agent['does'])}",
         f"- **Asked by** {_code(card['requester'])}",
-        f"- **Why** {card['why']}",
+        f"- **Why** {_code(card['why'])}",
         f"- **Undo** {_code(card['undo']) if card['undo'] else 'cannot be undone'}",
     ]
     lines += _said_before(card)

@@ -32,8 +32,13 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any,
         old, new = cast("dict[str, Any]", before), cast("dict[str, Any]", after)
         for key in dict.fromkeys((*old, *new)):
             yield from _differences(f"{path}.{key}", old.get(key), new.get(key))
-    elif before != after:
+    elif _exact(before) != _exact(after):
         yield path, before, after
+
+
+def _exact(value: Any) -> str:
+    """Tell apart what Python takes for equal, such as true and 1."""
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _shown(value: Any) -> str:

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from penstock.approvals.terms import Clause
 from penstock.approvals.windows import Moment, Weekly, Window
+from penstock.contracts import AgentType
 from penstock.errors import Problem, SpecError
 from penstock.workflow.fields import Document, Model, Principal, Word
 from penstock.workflow.parsing import document_from
@@ -39,20 +40,25 @@ class Match(Model):
     )
     workflows: _Globs | None = Field(default=None, description="Names of workflows; may hold * and ?.")
     types: Annotated[Sequence[_Type], Field(min_length=1)] | None = Field(
-        default=None, description="Types of agents."
+        default=None, description="Types of agents; unset means all but ANALYSIS, unless agents are named."
     )
 
     def may_fit(self, *, agent: str, type_: str, workflow: str) -> bool:
         """Tell whether everything but the targets fits."""
-        return (
-            _fits(self.agents, (agent,))
-            and _fits(self.workflows, (workflow,))
-            and (self.types is None or type_ in self.types)
-        )
+        return _fits(self.agents, (agent,)) and _fits(self.workflows, (workflow,)) and self._fits_type(type_)
+
+    def _fits_type(self, type_: str) -> bool:
+        """Tell whether the type fits; what only looks is meant when it is named, by type or by agent."""
+        if self.types is not None:
+            return type_ in self.types
+        return self.agents is not None or type_ != AgentType.ANALYSIS.value
 
     def fits(self, *, agent: str, type_: str, workflow: str, targets: Collection[str]) -> bool:
-        """Tell whether everything fits."""
-        return self.may_fit(agent=agent, type_=type_, workflow=workflow) and _fits(self.targets, targets)
+        """Tell whether everything fits; what changes things and names no targets may change any."""
+        unknown = not targets and type_ != AgentType.ANALYSIS.value
+        return self.may_fit(agent=agent, type_=type_, workflow=workflow) and (
+            unknown or _fits(self.targets, targets)
+        )
 
 
 def _fits(globs: Sequence[str] | None, values: Collection[str]) -> bool:

@@ -30,9 +30,7 @@ def due(terms: Terms, *, opened_at: datetime, since: datetime, now: datetime) ->
     Args:
         since: Everything due by then has been seen to.
     """
-    kinds: frozenset[Kind] = frozenset(
-        kind for at, kind in _times(terms, opened_at) if since < at <= now
-    )
+    kinds: frozenset[Kind] = frozenset(kind for at, kind in _times(terms, opened_at) if since < at <= now)
     return Schedule(kinds, next_after(terms, opened_at=opened_at, now=now))
 
 

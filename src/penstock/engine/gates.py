@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from penstock.approvals.card import joined_card, make_card
 from penstock.approvals.digest import digest_of_all, semantic_digest
@@ -109,7 +110,7 @@ async def propose(
         "why": "; ".join(dict.fromkeys(clause.why for clause in terms.clauses if clause.why)),
         "round": before.round,
         "note": None if before.note is None else {"person": before.note_by, "text": before.note},
-        "edited": _edited(before, node.render_inputs(run.scope(results, unit, before))),
+        "edited": _edited(before, agent, node.render_inputs(run.scope(results, unit, before))),
     }
     card = make_card(agent, inputs, plan, title=title, facts=facts)
     request = GateRequest(
@@ -200,8 +201,13 @@ def _own_clauses(agent: Agent, node: CheckedNode) -> Iterator[Clause]:
         yield Clause(source="risk", why=by_risk)
 
 
-def _edited(before: SaidBefore, rendered: Mapping[str, Any]) -> dict[str, Any] | None:
+def _edited(before: SaidBefore, agent: Agent, rendered: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Tell which inputs an approver has changed, from what the workflow gives or the agent's model has."""
     if not before.edits:
         return None
-    inputs = {name: {"before": rendered.get(name), "after": value} for name, value in before.edits.items()}
+    given = dict(rendered)
+    for name, field in agent.input_model.model_fields.items():
+        if not field.is_required():
+            given.setdefault(name, to_jsonable_python(field.get_default(call_default_factory=True)))
+    inputs = {name: {"before": given.get(name), "after": value} for name, value in before.edits.items()}
     return {"person": before.edited_by, "inputs": inputs}

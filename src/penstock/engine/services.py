@@ -32,16 +32,17 @@ from penstock.engine.outputs import OutputStore
 from penstock.engine.prefect_api import hand_over, result_store, shared_client
 from penstock.engine.resets import to_reset
 from penstock.engine.revisions import agent_versions, catalog_for, catalog_of, check_text, revision_digest
+from penstock.engine.showing import label_of, node_data, run_data
 from penstock.engine.standing import StandingGrants
 from penstock.engine.starting import RunStarter
 from penstock.errors import Conflict, ExpressionError, InputInvalid, NotFound, SpecError, StoreError
 from penstock.registry import Registry
 from penstock.settings import Settings
 from penstock.store.database import Database
-from penstock.store.nodes import Node, nodes_of
+from penstock.store.nodes import nodes_of
 from penstock.store.opening import open_database
 from penstock.store.requests import RunRequest, accept, get_request
-from penstock.store.runs import Event, Run, events_of, get_run, reopen_run
+from penstock.store.runs import Event, events_of, get_run, reopen_run
 from penstock.store.states import RunState
 from penstock.store.states import Trust as StoredTrust
 from penstock.store.tables import RUN_CHANNEL
@@ -142,6 +143,9 @@ class Services:
         if problems:
             raise SpecError.of(problems)
         return checked, catalog
+
+    async def _check_revision(self, revision: Revision) -> CheckedWorkflow:
+        return (await self._check_file(revision.source, file=f"{revision.workflow}@{revision.number}"))[0]
 
     async def _check_file(self, text: str | bytes, *, file: str) -> tuple[CheckedWorkflow, Catalog]:
         try:
@@ -314,8 +318,7 @@ class Services:
         if not run.state.terminal:
             raise Conflict(f"run {run_id} is {run.state.value}; only a run that has ended is tried again")
         revision = await get_revision(self.database, run.revision_id)
-        file = f"{revision.workflow}@{revision.number}"
-        checked = (await self._check_file(revision.source, file=file))[0]
+        checked = await self._check_revision(revision)
         reset = to_reset(checked, await nodes_of(self.database, run_id), start=start)
         if not await reopen_run(self.database, run_id, reset=reset, even_completed=start is not None):
             raise Conflict(f"run {run_id} is {run.state.value}; name the node to begin with")
@@ -334,8 +337,7 @@ class Services:
         kept = self._parsed.get(workflow.name)
         if kept is None or kept[0] != workflow.revision_id:
             revision = await current_revision(self.database, workflow.name)
-            file = f"{revision.workflow}@{revision.number}"
-            checked = (await self._check_file(revision.source, file=file))[0]
+            checked = await self._check_revision(revision)
             kept = self._parsed[revision.workflow] = revision.id, checked
         return kept[1]
 
@@ -382,18 +384,12 @@ class Services:
         except NotFound:
             return await self._show_unentered(run_id)
         nodes = await nodes_of(self.database, run_id)
-        outputs = OutputStore(self._storage(), self.settings.limits.inline_output_bytes)
+        outputs = OutputStore(_storage(self.settings), self.settings.limits.inline_output_bytes)
         return {
-            **_run_data(run),
+            **run_data(run),
             "url": self.run_url(run_id),
-            "nodes": {_label(node): await _node_data(node, outputs) for node in nodes},
+            "nodes": {label_of(node): await node_data(node, outputs) for node in nodes},
         }
-
-    def _storage(self) -> Any:
-        storage = result_store(self.settings.home_dir / "results").result_storage
-        if storage is None:
-            raise StoreError("Prefect gave no result storage")
-        return storage
 
     async def _show_unentered(self, run_id: UUID) -> dict[str, Any]:
         """Describe a run that no worker has entered, as Prefect knows it."""
@@ -426,6 +422,13 @@ class Services:
             return await current_revision(self.database, name)
         except NotFound:
             return None
+
+
+def _storage(settings: Settings) -> Any:
+    storage = result_store(settings.home_dir / "results").result_storage
+    if storage is None:
+        raise StoreError("Prefect gave no result storage")
+    return storage
 
 
 def _concurrency_key(checked: CheckedWorkflow, inputs: Mapping[str, Any], requester: str) -> str | None:
@@ -468,34 +471,3 @@ async def _next_about(notices: Any, run_id: str) -> None:
 
 def _as_data(checked: CheckedWorkflow) -> dict[str, Any]:
     return json.loads(canonical_json(checked.workflow))
-
-
-def _run_data(run: Run) -> dict[str, Any]:
-    return {
-        "run_id": str(run.id),
-        "name": run.name,
-        "workflow": run.workflow,
-        "state": run.state.value,
-        "message": run.message,
-        "inputs": dict(run.inputs),
-        "outputs": None if run.outputs is None else dict(run.outputs),
-        "error": None if run.error is None else dict(run.error),
-        "started_at": run.started_at.isoformat() if run.started_at else None,
-        "ended_at": run.ended_at.isoformat() if run.ended_at else None,
-    }
-
-
-def _label(node: Node) -> str:
-    return f"{node.node_id}[{node.item}]" if node.item else node.node_id
-
-
-async def _node_data(node: Node, outputs: OutputStore) -> dict[str, Any]:
-    return {
-        "state": node.state.value,
-        "output": await outputs.get(node.output_ref) if node.output_ref else node.output,
-        "error": None if node.error is None else dict(node.error),
-        "reason": node.reason,
-        "attempts": node.attempt,
-        "started_at": node.started_at.isoformat() if node.started_at else None,
-        "ended_at": node.ended_at.isoformat() if node.ended_at else None,
-    }

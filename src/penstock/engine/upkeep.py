@@ -100,7 +100,7 @@ class Upkeep:
         await self.noter.note()
         await self.see_to_requests()
         for run_id in await suspended_with_news(self.database, older_than_s=0.0):
-            await self.starter.wake(run_id)
+            await self.starter.wake_for_news(run_id)  # it may have gone on and wait anew by now
         await self._call_queued()
         await self._mend_unfinished()
         await self._mend_free()

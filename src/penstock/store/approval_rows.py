@@ -245,7 +245,8 @@ def _columns(card: str) -> str:
            CASE WHEN request.state = 'open' THEN (
                SELECT count(*) FROM penstock.approval_request AS other
                WHERE other.digest = request.digest AND other.state = 'open'
-                   AND other.terms = request.terms) ELSE 1 END AS alike,
+                   AND other.terms = request.terms
+                   AND (other.expires_at IS NULL OR other.expires_at > now())) ELSE 1 END AS alike,
            (SELECT jsonb_agg(jsonb_build_object('person', said.person, 'decision', said.decision,
                    'comment', said.comment, 'via', said.via, 'at', said.at, 'groups', said.groups,
                    'claims', said.claims,
@@ -284,6 +285,7 @@ _ALIKE = text("""
     SELECT other.id FROM penstock.approval_request AS request
     JOIN penstock.approval_request AS other ON other.digest = request.digest AND other.terms = request.terms
     WHERE request.id = :id AND other.id <> request.id AND other.state = 'open'
+        AND (other.expires_at IS NULL OR other.expires_at > now())
     ORDER BY other.opened_at, other.id LIMIT :limit
 """)
 _PAST = text("""
