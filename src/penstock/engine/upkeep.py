@@ -27,6 +27,7 @@ from penstock.engine.prefect_api import hand_over, states_of, unfinished_runs
 from penstock.engine.starting import RunStarter
 from penstock.errors import NotFound
 from penstock.store.approval_ends import due_requests, expire_requests, fire_timers
+from penstock.store.audit import record
 from penstock.store.cache import forget_expired
 from penstock.store.database import Database
 from penstock.store.leases import free_runs, peers, reap
@@ -179,8 +180,15 @@ class Upkeep:
             for run_id in page:
                 state = states.get(run_id)
                 if state is None or state.is_final():
-                    await self.closing.cancelled(run_id, by="somebody in Prefect")
+                    await self._end_in_prefect(run_id, state)
             after = page[-1]
+
+    async def _end_in_prefect(self, run_id: UUID, state: State[object] | None) -> None:
+        """End a waiting run as Prefect has it ended; that was no way past a gate, and is noted as one."""
+        if state is not None and not state.is_cancelled():
+            facts = {"because": f"it was set to {state.name} in Prefect"}
+            await record(self.database, kind="gate.bypass", run_id=run_id, facts=facts)
+        await self.closing.cancelled(run_id, by="somebody in Prefect")
 
 
 def _cancelling(state: State[object]) -> bool:

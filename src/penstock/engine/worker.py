@@ -191,8 +191,13 @@ class PenstockWorker(BaseWorker[JobConfiguration, JobVariables, WorkerResult]):
         flight = self._in_flight.get(run_id)
         if flight is not None:
             flight.control.stop(Stop.CANCEL, by=await self._canceller(run_id))
-        elif self._session is not None:
+        elif self._session is not None and await self._is_cancelled(run_id):
             await self._session.closing.cancelled(run_id, by="somebody in Prefect")
+
+    async def _is_cancelled(self, run_id: UUID) -> bool:
+        """Ask whether the news still holds: the run may have been tried again since."""
+        state = (await states_of(self.client, [run_id])).get(run_id)
+        return state is None or state.is_cancelling() or state.is_cancelled()
 
     async def _hear_of_suspension(self, run_id: UUID) -> None:
         """Let go of a run in flight that somebody suspended; the engine's own suspensions are over by now."""
