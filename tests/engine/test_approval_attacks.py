@@ -221,6 +221,7 @@ async def test_run_that_is_marked_as_completed_in_prefect_has_done_nothing(
     done = await end_of(ruled.services, run_id)
 
     assert (done["state"], states(done)["mutate"]) == ("cancelled", "cancelled")
+    assert "it was set to Completed in Prefect" in await bypasses(ruled, run_id)
     assert (await shown(ruled.services, request))["state"] == "withdrawn"
     with pytest.raises(ApprovalClosed):
         await ruled.approve(request, "ada")

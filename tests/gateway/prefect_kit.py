@@ -7,13 +7,17 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
+from gateway.console_kit import Desk, open_desk
+from penstock.store.database import Database
 from support.stack import free_port
 
 SUSPENDED = {"type": "PAUSED", "name": "Suspended"}
@@ -114,6 +118,23 @@ async def fake_prefect() -> AsyncGenerator[FakePrefect]:
     app.add_api_route("/{path:path}", fake.answer, methods=methods, response_model=None)
     async with listening(app, fake.port):
         yield fake
+
+
+@asynccontextmanager
+async def desk_before(prefect: FakePrefect, database: Database, folder: Path) -> AsyncGenerator[Desk]:
+    """Make a gateway that stands before a fake server."""
+    opened = await open_desk(database, folder, prefect={"port": prefect.port})
+    yield opened
+    if (upstream := getattr(opened.app.state, "prefect", None)) is not None:
+        await upstream.client.aclose()
+
+
+async def send(
+    desk: Desk, method: str, path: str, person: str | None = "ada", **options: Any
+) -> httpx.Response:
+    """Ask the gateway for something of Prefect's."""
+    async with desk.client(person) as client:
+        return await client.request(method, f"/prefect{path}", **options)
 
 
 _PAGE: dict[str, Any] = {

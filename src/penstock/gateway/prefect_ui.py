@@ -30,10 +30,11 @@ __all__ = ["router"]
 _LARGEST = 1024 * 1024
 """Bytes of a request that is read here before it goes on, or does not."""
 _POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+"""Nothing of other hosts; the library that draws the graph of a run builds code, the editors build styles."""
 
 _log = structlog.get_logger(__name__)
 
@@ -83,7 +84,7 @@ async def start() -> RedirectResponse:
 @router.get("/ui-settings")
 async def ui_settings(upstream: Prefect) -> JSONResponse:
     """Tell the UI's scripts to ask the gateway, and that there is nothing to log in to."""
-    settings = (await upstream.get(f"{UI_BASE}/ui-settings")).json()
+    settings = mapping_of(json_of((await upstream.get(f"{UI_BASE}/ui-settings")).text))
     return JSONResponse({**settings, "api_url": f"{UI_BASE}/api", "auth": None})
 
 

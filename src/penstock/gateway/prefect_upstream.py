@@ -175,7 +175,8 @@ def _has_body(request: Request) -> bool:
 
 def _headers(request: Request, *, own_body: bool) -> Iterator[tuple[str, str]]:
     for name, value in request.headers.items():
-        if (name in _PASSED and (own_body or name != "content-length")) or name.startswith(_ITS_OWN):
+        passed = name in _PASSED and (own_body or name != "content-length")
+        if (passed or name.startswith(_ITS_OWN)) and value.isascii():
             yield name, value
     if _COOKIE in request.cookies:
         yield "cookie", f"{_COOKIE}={quote(request.cookies[_COOKIE])}"
