@@ -272,6 +272,22 @@ async def test_standing_grants_are_given_by_approvers_and_for_something(ruled: R
         await ruled.services.standing.revoke(UUID(grant["id"]), person=person_of(ruled.services, "vic"))
 
 
+async def test_one_more_must_approve_where_nobody_knows_who_asked(ruled: Ruled, tmp_path: Path) -> None:
+    services, file = ruled.services, tmp_path / "f"
+    text = workflow([mutate(file, approval={"forbid": ["requester"]})])
+    applied = await services.apply(text, file="test.yaml", by="test")
+    run_id = (await services.start(applied.name, {})).run_id  # as Prefect's own form starts it
+    (request,) = await requests(services, run_id)
+
+    assert "nobody knows who asked" in request["card"]["why"]
+    await ruled.approve(request, "ada")
+    assert ((await shown(services, request))["state"], lines(file)) == ("open", [])
+    await ruled.approve(request, "bob")
+    await completes(ruled, run_id)
+
+    assert lines(file) == ["changed"]
+
+
 async def test_requests_that_are_alike_are_decided_at_once(ruled: Ruled, tmp_path: Path) -> None:
     services, files = ruled.services, [tmp_path / "same", tmp_path / "other"]
     gate = node("mutate", "mutate", inputs={"file": "{{ inputs.file }}"})

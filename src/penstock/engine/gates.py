@@ -23,6 +23,10 @@ from penstock.workflow import CheckedNode
 __all__ = ["Proposal", "joined", "may_wait", "params_of", "propose", "said_before"]
 
 
+_NOBODY = frozenset({"", "unknown"})
+"""Requesters of runs that were started past the gateway and the command line."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """What would be done, and the request for it."""
@@ -163,7 +167,7 @@ def _terms(
         now=before.now,
     )
     terms = Terms(
-        clauses=(*_own_clauses(agent, node), *added),
+        clauses=tuple(_made_sure(clause, run.requester) for clause in (*_own_clauses(agent, node), *added)),
         requester=run.requester,
         last_editor=run.editor,
         policy=rules.version,
@@ -181,6 +185,17 @@ def _terms(
         editable=dict(approval.editable),
         valid_s=approval.valid,
     )
+
+
+def _made_sure(clause: Clause, requester: str) -> Clause:
+    """Ask for one person more where the requester may not approve and nobody knows who that is.
+
+    Of so many people one at most has asked for it.
+    """
+    if "requester" not in clause.forbid or requester not in _NOBODY:
+        return clause
+    why = "; ".join(text for text in (clause.why, "nobody knows who asked, so one more must approve") if text)
+    return replace(clause, count=clause.count + 1, why=why)
 
 
 def _own_clauses(agent: Agent, node: CheckedNode) -> Iterator[Clause]:
