@@ -330,14 +330,14 @@ async def test_plan_shows_everything_and_changes_nothing(repository: Repository)
 
     assert state(repository.root) == before
     assert plan.summary == f"Patch 2 files on branch main of {repository.root}"
-    assert plan.targets == [str(repository.root), "a.py", "gone"]
+    assert plan.targets == [str(repository.root), f"{repository.root}/a.py", f"{repository.root}/gone"]
     assert [(change.target, change.action, change.detail) for change in plan.changes] == [
         ("a.py", "modify", "1 hunk, +1 -1"),
         ("gone", "delete", "1 hunk, +0 -1"),
     ]
     assert "Any words" not in plan.diff
     assert "-line 15\n+line fifteen\n" in plan.diff
-    assert BACKUP in plan.undo
+    assert "a backup branch of the run keeps" in plan.undo
     assert (plan.data["branch"], plan.data["working_tree"], plan.data["conflicts"]) == ("main", True, [])
     blob = repository.git("hash-object", "a.py")
     assert plan.data["files"]["a.py"]["before"] == f"100644 {blob}"

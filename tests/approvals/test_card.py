@@ -78,16 +78,15 @@ def test_markdown_shows_the_plan() -> None:
     assert markdown_of(card()).splitlines() == [
         "### `Patch it`",
         "",
+        "`Patch a.py`",
+        "",
+        "- `modify` `a.py` `two lines`",
         "- **Node** `apply` of `fix`, revision 3",
         "- **Agent** `patcher` `2`: `Change a file.`",
         "- **Asked by** `ada`",
         "- **Why** `patcher changes things and always needs an approval`",
         "- **Undo** `git revert`",
         "- **Where** `a.py`",
-        "",
-        "`Patch a.py`",
-        "",
-        "- `modify` `a.py` `two lines`",
         "",
         "```diff",
         "-x = 1",
@@ -240,14 +239,14 @@ def said_before(text: str) -> dict[str, Any]:
 def test_markdown_tells_what_was_said_before() -> None:
     shown = markdown_of(card(**said_before("x"))).splitlines()
 
-    assert shown[7:14] == [
+    assert shown[10:17] == [
+        "- **Where** `a.py`",
         "- **Sent back** by `x`: `x`",
         "- **Edited** by `x`: `x` from `x` to `['x']`",
         "- **Changed** `inputs.x` from `x` to `x`",
         "- **Changed** `undo` from nothing to `x`",
         "- **Changed** the diff",
         "- **Before** 2026-03-01T12:00 `x`, approved by `x`, `bob`",
-        "- **Where** `a.py`",
     ]
 
 

@@ -49,7 +49,20 @@ def request(**changes: Any) -> dict[str, Any]:
         "node": "apply[web]",
         "state": "open",
         "title": card["title"],
-        "required": 2,
+        "needs": "1 more approval",
+        "alike": 1,
+        "clauses": [
+            {
+                "source": "workflow",
+                "why": "the workflow asks for an approval here",
+                "count": 2,
+                "of": ["group:sre"],
+                "given": ["ann"],
+                "missing": 1,
+            }
+        ],
+        "editable": {"patch": {"type": "string"}},
+        "may_decide": None,
         "reason": None,
         "opened_at": "2026-07-29T12:00:00+00:00",
         "expires_at": None,
@@ -60,6 +73,8 @@ def request(**changes: Any) -> dict[str, Any]:
                 "comment": "go",
                 "via": "cli",
                 "at": "2026-07-29T12:01:00+00:00",
+                "break_glass": False,
+                "edits": None,
             }
         ],
         "card": card,
@@ -82,7 +97,9 @@ def test_card_tells_what_where_who_why_and_how_to_undo() -> None:
 
     for words in ("Patch it", "fix, revision 3", "apply[web]", "tess", "always needs an approval"):
         assert words in shown
-    assert "open, needs 1 approval" in shown
+    assert "open, needs 1 more approval" in shown
+    assert "[ ] 1 of 2 from group:sre, approved by ann (workflow: the workflow asks" in shown
+    assert f"penstock approvals approve {ID} --edit patch=…  (string)" in shown
     assert "restores the backup" in shown
     assert "modify a.py 2 lines" in shown
     assert "\n  main" in shown
@@ -129,8 +146,8 @@ def test_closed_request_says_how_it_ended_and_offers_nothing() -> None:
     assert "withdrawn" in shown
     assert "the run has ended" in shown
     assert "penstock approvals" not in shown
-    assert missing(request(state="rejected")) == "rejected by ann"
-    assert missing(request(required=3)) == "2 approvals"
+    assert missing(request(state="approved")) == "approved by ann"
+    assert missing(request(needs="2 approvals")) == "2 approvals"
 
 
 def test_tables_show_text_from_outside_as_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,8 @@ async def test_approval_workflow_patches_after_a_yes_and_not_before(
     run_id = await start(services, text, repository=str(checkout.root), patch=patch)
     (request,) = await requests(services, run_id)
     await suspended(services, run_id)
-    assert request["card"]["plan"]["diff"].endswith(patch)
+    whole = await services.approvals.show(UUID(request["id"]))
+    assert whole["card"]["plan"]["diff"].endswith(patch)
     assert "app/run.py" in str(request["card"]["plan"]["targets"])
     assert checkout.git("rev-parse", "main") == before
     await decide(services, request)

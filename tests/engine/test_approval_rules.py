@@ -307,7 +307,7 @@ async def test_requests_that_are_alike_are_decided_at_once(ruled: Ruled, tmp_pat
 
 
 async def test_rules_in_force_stand_in_the_audit_chain(ruled: Ruled) -> None:
-    noter = RulesNoter(ruled.services.database, ruled.services.rules, "test")
+    noter = RulesNoter(ruled.services.database, ruled.services.rules, "this-test")
     versions: list[str] = []
     for write in (lambda: ruled.rule({"workflows": ["nobody"]}), ruled.clear):
         write()
@@ -315,10 +315,10 @@ async def test_rules_in_force_stand_in_the_audit_chain(ruled: Ruled) -> None:
         await noter.note()
         await noter.note()
 
-    mine = [one["version"] for one in await loaded(ruled) if one["process"] == "test"]
+    mine = [one["version"] for one in await loaded(ruled) if one["process"] == "this-test"]
     assert mine == versions
     assert versions[0] != versions[1]
-    await eventually(lambda: _other_than(ruled, "test"))
+    await eventually(lambda: _other_than(ruled, "this-test"))
 
 
 async def loaded(ruled: Ruled) -> list[dict[str, Any]]:

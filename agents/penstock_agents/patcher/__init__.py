@@ -78,14 +78,15 @@ async def plan(ctx: AgentContext, params: PatcherInput) -> Plan:
     trouble = f"Cannot be applied: {_told(found.conflicts)}. " if found.conflicts else ""
     return Plan(
         summary=f"{trouble}Patch {_counted(found.patch)} on {where}",
-        targets=[str(git.root), *sorted({path for item in found.patch for path in item.paths})],
+        targets=[str(git.root), *sorted(f"{git.root}/{path}" for item in found.patch for path in item.paths)],
         changes=[_change(item, found) for item in found.patch],
         diff=render(found.patch),
         undo=f"{branch.name} goes back to the commit before"
-        f"{f', which {backup} keeps' if backup else ''}; after further commits, a commit reverts the patch.",
+        f"{', which a backup branch of the run keeps' if backup else ''};"
+        " after further commits, a commit reverts the patch.",
         data={
             "branch": branch.name,
-            "backup": backup,
+            "backup": bool(backup),  # its name holds the run's, which is no part of what is approved
             "working_tree": branch.checked_out,
             "patch_sha256": _digest(params),
             "files": _contents(found),

@@ -76,27 +76,25 @@ def _ended(text: str) -> str:
 
 def markdown_of(card: Mapping[str, Any]) -> str:
     """Write a card as markdown; what comes from outside stands in code, so it stays text."""
-    agent = card["agent"]
-    lines = [
-        f"### {_code(card['title'])}",
-        "",
+    agent, plan = card["agent"], card["plan"]
+    lines = [f"### {_code(card['title'])}", ""]
+    if plan is not None:
+        lines += [_code(plan["summary"]), ""]
+        changes = plan["changes"]
+        lines += [f"- {_code(c['action'])} {_code(c['target'])} {_code(c['detail'])}" for c in changes]
+    lines += [
         f"- **Node** {_code(card['node'])} of {_code(card['workflow'])}, revision {card['revision']}",
         f"- **Agent** {_code(agent['name'])} {_code(agent['version'])}: {_code(agent['does'])}",
         f"- **Asked by** {_code(card['requester'])}",
         f"- **Why** {_code(card['why'])}",
         f"- **Undo** {_code(card['undo']) if card['undo'] else 'cannot be undone'}",
     ]
+    if plan is not None and plan["targets"]:
+        lines.append(f"- **Where** {', '.join(_code(target) for target in plan['targets'])}")
     lines += _said_before(card)
-    plan = card["plan"]
     if plan is None:
         return "\n".join([*lines, "", "Inputs:", *_listed(card["inputs"])])
-    if plan["targets"]:
-        lines.append(f"- **Where** {', '.join(_code(target) for target in plan['targets'])}")
-    lines += ["", _code(plan["summary"]), ""]
-    lines += [f"- {_code(c['action'])} {_code(c['target'])} {_code(c['detail'])}" for c in plan["changes"]]
-    if plan["diff"]:
-        lines += ["", _fenced(plan["diff"], "diff")]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", _fenced(plan["diff"], "diff")] if plan["diff"] else lines)
 
 
 def _said_before(card: Mapping[str, Any]) -> Iterator[str]:
@@ -115,7 +113,7 @@ def _said_before(card: Mapping[str, Any]) -> Iterator[str]:
         else:
             was, now = _code(change["before"]) or "nothing", _code(change["after"]) or "nothing"
             yield f"- **Changed** {_code(change['what'])} from {was} to {now}"
-    for past in card.get("history") or ():
+    for past in (card.get("history") or ())[:1]:  # the console shows all
         by = ", ".join(_code(person) for person in past["approved_by"])
         yield f"- **Before** {past['at'][:16]} {_code(past['state'])}, approved by {by}"
 

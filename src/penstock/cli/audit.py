@@ -171,6 +171,10 @@ def _verdict_data(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+_TOLD_FIRST = ("decision", "comment", "break_glass", "because", "message", "reason")
+_LEFT_OUT = frozenset({"digest", "terms", "policy"})
+
+
 def _row(entry: Mapping[str, Any]) -> tuple[object, ...]:
     return (
         entry["seq"],
@@ -179,8 +183,16 @@ def _row(entry: Mapping[str, Any]) -> tuple[object, ...]:
         entry["person"],
         _short(entry["request_id"]),
         _short(entry["run_id"]),
-        json.dumps(entry["facts"], ensure_ascii=False) if entry["facts"] else "",
+        _facts(entry["facts"]),
     )
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    """Give what an entry says, what people said first; digests and terms are for machines."""
+    first = [name for name in _TOLD_FIRST if name in facts]
+    rest = [name for name in facts if name not in first and name not in _LEFT_OUT]
+    told = {name: facts[name] for name in (*first, *rest)}
+    return json.dumps(told, ensure_ascii=False) if told else ""
 
 
 def _at(moment: object) -> str:

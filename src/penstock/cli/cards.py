@@ -45,6 +45,7 @@ def card_lines(request: Mapping[str, Any]) -> Iterator[str]:
     if plan is not None:
         yield from _plan(plan)
     yield from _inputs(card.get("inputs") or {}, whole=plan is None)
+    yield from _conditions(request)
     yield from _decisions(request)
     if request["state"] == "open":
         yield from ("", f"penstock approvals approve {request['id']}")
@@ -127,6 +128,20 @@ def _inputs(inputs: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
         first, *rest = text.split("\n")
         yield f"  {one_line(name)}: {first}"
         yield from (f"    {line}" for line in rest)
+
+
+def _conditions(request: Mapping[str, Any]) -> Iterator[str]:
+    """Give what has to be met, each with who has approved for it."""
+    if request["state"] == "open" and request["clauses"]:
+        yield from ("", "needs")
+        for clause in request["clauses"]:
+            given = ", ".join(clause["given"])
+            who = " or ".join(clause["of"]) or "any approver"
+            met = "x" if not clause["missing"] else " "
+            count = f"{clause['count'] - clause['missing']} of {clause['count']} from {who}"
+            by = f", approved by {given}" if given else ""
+            about = f"{clause['source']}: {clause['why']}"
+            yield f"  {one_line(f'[{met}] {count}{by} ({about})')}"
 
 
 def _decisions(request: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from penstock.store.approval_rows import REQUEST, ApprovalRequest, request_of
 from penstock.store.database import Database
 from penstock.store.documents import plain_text
 from penstock.store.states import ApprovalState
+from penstock.store.votes import lock_run_of
 
 __all__ = ["Due", "Timer", "due_requests", "expire_requests", "fire_timers", "withdraw_requests"]
 
@@ -53,7 +54,7 @@ async def fire_timers(database: Database, request_id: UUID, timer: Timer) -> UUI
     """
 
     async def work(connection: AsyncConnection) -> UUID | None:
-        await connection.execute(_LOCK_RUN_OF, {"id": request_id})
+        await lock_run_of(connection, request_id)
         row = (await connection.execute(_GET_DUE, {"id": request_id})).mappings().first()
         if row is None:
             return None
@@ -96,10 +97,6 @@ async def withdraw_requests(database: Database, run_id: UUID, reason: str) -> in
 
 
 _LOCK_RUN = text("SELECT id FROM penstock.run WHERE id = :run_id FOR NO KEY UPDATE")
-_LOCK_RUN_OF = text("""
-    SELECT id FROM penstock.run
-    WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
-""")
 _IS_DUE = "state = 'open' AND next_at <= now() AND (expires_at IS NULL OR expires_at > now())"
 _GET_DUE = text(f"{REQUEST} WHERE request.id = :id AND request.{_IS_DUE}")
 _DUE = text(f"""

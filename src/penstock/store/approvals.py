@@ -35,7 +35,7 @@ from penstock.store.asking import Ask, open_request
 from penstock.store.database import Database
 from penstock.store.deciding import closed_error, decide, verdict_of
 from penstock.store.fencing import fenced
-from penstock.store.votes import Judge, Said
+from penstock.store.votes import Judge, Said, lock_run_of
 
 __all__ = [
     "ApprovalPage",
@@ -76,7 +76,7 @@ async def use_grant(database: Database, request_id: UUID, *, digest: str, epoch:
 
     async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
         # Locked first, so that of several uses at once each sees the one before.
-        await connection.execute(_LOCK_RUN_OF, {"id": request_id})
+        await lock_run_of(connection, request_id)
         return (await connection.execute(_USE, values)).mappings().all()
 
     rows = await database.transact(work)
@@ -108,10 +108,4 @@ _USE = text("""
            CASE WHEN used.id IS NOT NULL THEN penstock.audit('grant.used', used.run_id, used.id, NULL,
                jsonb_build_object('node', used.node_id, 'digest', used.digest, 'epoch', locked.epoch)) END
     FROM locked LEFT JOIN used ON true
-""")
-
-
-_LOCK_RUN_OF = text("""
-    SELECT id FROM penstock.run
-    WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
 """)

@@ -25,6 +25,7 @@ from penstock.store.votes import (
     Said,
     close_request,
     known_request,
+    lock_run_of,
     note_refusal,
     note_vote,
     write_vote,
@@ -62,7 +63,7 @@ async def decide(
     """
 
     async def work(connection: AsyncConnection) -> ApprovalRequest | PenstockError:
-        await connection.execute(_LOCK_RUN_OF, {"id": request_id})
+        await lock_run_of(connection, request_id)
         found = await known_request(connection, request_id)
         earlier = next((known for known in found.decisions if known.person == said.person), None)
         if earlier is not None and _is_same(earlier, said):
@@ -155,12 +156,6 @@ def _closed(found: ApprovalRequest) -> ApprovalClosed:
     by = f" by {people}" if people else ""
     state = found.state.value.replace("_", " ")
     return ApprovalClosed(f"{found.title!r} is {state}{by}", details={"state": found.state.value})
-
-
-_LOCK_RUN_OF = text("""
-    SELECT id FROM penstock.run
-    WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
-""")
 
 
 _EXPIRE_ONE = text("""

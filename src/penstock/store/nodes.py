@@ -264,6 +264,8 @@ _WRITE = text("""
             WHEN excluded.attempt > node.attempt THEN true
             ELSE excluded.attempt = node.attempt AND (
                 (node.state IN ('pending', 'waiting_approval', 'waiting') AND excluded.state <> node.state)
+                OR (node.state = 'waiting_approval' AND excluded.state = node.state
+                    AND excluded.reason IS DISTINCT FROM node.reason)
                 OR (node.state = 'running' AND excluded.state NOT IN ('pending', 'running')))
         END
         RETURNING node_id, item, state, attempt, reason

@@ -15,7 +15,16 @@ from penstock.store.approval_rows import GET_REQUEST, ApprovalRequest, request_o
 from penstock.store.documents import encode, plain_text
 from penstock.store.states import ApprovalState, Verdict
 
-__all__ = ["Judge", "Said", "close_request", "known_request", "note_refusal", "note_vote", "write_vote"]
+__all__ = [
+    "Judge",
+    "Said",
+    "close_request",
+    "known_request",
+    "lock_run_of",
+    "note_refusal",
+    "note_vote",
+    "write_vote",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,11 @@ class Judge(Protocol):
     def met(self, request: ApprovalRequest) -> bool:
         """Say whether the decisions so far are enough."""
         ...
+
+
+async def lock_run_of(connection: AsyncConnection, request_id: UUID) -> None:
+    """Lock the run of a request: whoever changes a request, or runs under it, waits for the one before."""
+    await connection.execute(_LOCK_RUN_OF, {"id": request_id})
 
 
 async def write_vote(connection: AsyncConnection, request_id: UUID, said: Said) -> None:
@@ -124,6 +138,10 @@ async def _one(
     return None if row is None else request_of(row)
 
 
+_LOCK_RUN_OF = text("""
+    SELECT id FROM penstock.run
+    WHERE id = (SELECT run_id FROM penstock.approval_request WHERE id = :id) FOR NO KEY UPDATE
+""")
 _WRITE = text("""
     INSERT INTO penstock.approval_decision
         (request_id, person, decision, comment, via, groups, claims, edits, break_glass)
