@@ -22,6 +22,15 @@ from penstock.store.events import Event
 ID = "11111111-2222-4333-8444-555555555555"
 HOSTILE = "calm\x1b[31m\u202edown\r\x9b"
 
+CLAUSE = {
+    "source": "workflow",
+    "why": "the workflow asks for an approval here",
+    "count": 2,
+    "of": ["group:sre"],
+    "given": ["ann"],
+    "missing": 1,
+}
+
 
 def request(**changes: Any) -> dict[str, Any]:
     card = {
@@ -51,16 +60,7 @@ def request(**changes: Any) -> dict[str, Any]:
         "title": card["title"],
         "needs": "1 more approval",
         "alike": 1,
-        "clauses": [
-            {
-                "source": "workflow",
-                "why": "the workflow asks for an approval here",
-                "count": 2,
-                "of": ["group:sre"],
-                "given": ["ann"],
-                "missing": 1,
-            }
-        ],
+        "clauses": [CLAUSE],
         "editable": {"patch": {"type": "string"}},
         "may_decide": None,
         "reason": None,
