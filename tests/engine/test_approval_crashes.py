@@ -98,6 +98,7 @@ async def _done(services: Any, run_id: UUID, count: int) -> bool:
     return Counter(states(await services.show(run_id)).values())["succeeded"] == count
 
 
+@pytest.mark.slow
 async def test_worker_killed_between_items_asks_nobody_again(
     own_stack: StackUnderTest, workers: OwnWorkers, tmp_path: Path
 ) -> None:
