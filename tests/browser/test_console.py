@@ -22,9 +22,9 @@ from browser.console_pages import Console, open_console, serving
 from gateway.console_kit import EDITABLE, RISK, Desk, make_plan, open_desk
 from gateway.test_console import hostile
 from penstock.approvals.terms import Clause
-from penstock.gateway.signed import token_hash
 from penstock.store.database import Database
 from penstock.store.sessions import make_link
+from penstock.store.tokens import token_hash
 from support.postgres import database, database_url, postgres_server, postgres_template
 
 __all__ = ["database", "database_url", "postgres_server", "postgres_template"]

@@ -20,8 +20,8 @@ from playwright.async_api import Browser, async_playwright, expect
 from browser.conftest import FLAGS
 from browser.console_pages import Console, open_console
 from engine.test_gates import decide, end_of, requests, start, suspended
-from penstock.gateway.signed import token_hash
 from penstock.store.sessions import open_session
+from penstock.store.tokens import token_hash
 from support.checkouts import Repository
 from support.stack import StackUnderTest
 

@@ -15,13 +15,14 @@ from penstock.approvals.rules import RuleBook
 from penstock.approvals.terms import Clause, Terms, terms_to
 from penstock.engine.judging import RuleJudge
 from penstock.engine.links import Links
-from penstock.engine.notices import Notifier, link_hash
+from penstock.engine.notices import Notifier
 from penstock.errors import AgentFailed
 from penstock.settings import GatewaySettings, Settings
 from penstock.store.approval_ends import due_requests, fire_timers
 from penstock.store.approvals import ApprovalRequest
 from penstock.store.database import Database
 from penstock.store.passes import take_link
+from penstock.store.tokens import token_hash
 from penstock.store.workflows import save_revision
 from penstock_blocks.sending import Message
 from store.asking import ask, facts_of, say
@@ -150,9 +151,9 @@ async def test_link_leads_to_the_request_once(database: Database, post: Post) ->
     assert [block for block, _ in post.sent] == ["team", "boss"]
     stored = await database.fetch(text("SELECT * FROM penstock.approval_pass"))
     assert token not in str([dict(row) for row in stored])
-    assert await take_link(database, link_hash(token), person="ada") == request.id
-    assert await take_link(database, link_hash(token), person="bob") is None
-    assert await take_link(database, link_hash("forged"), person="bob") is None
+    assert await take_link(database, token_hash(token), person="ada") == request.id
+    assert await take_link(database, token_hash(token), person="bob") is None
+    assert await take_link(database, token_hash("forged"), person="bob") is None
     assert await facts_of(database, "link.used") == [{"person": "ada"}]
     assert await facts_of(database, "link.refused") == [{"because": "used before", "person": "bob"}]
 

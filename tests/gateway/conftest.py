@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from penstock.approvals.passwords import hash_password
 from penstock.approvals.rules import RuleBook
 from penstock.gateway.app import create_app
-from penstock.gateway.signed import token_hash
 from penstock.settings import Settings
 from penstock.store.database import Database
 from penstock.store.sessions import make_link, open_session
+from penstock.store.tokens import token_hash
 from support.postgres import database, database_url, postgres_server, postgres_template
 
 __all__ = ["database", "database_url", "postgres_server", "postgres_template"]

@@ -20,13 +20,13 @@ from penstock.engine.judging import RuleJudge
 from penstock.engine.links import Links
 from penstock.engine.starting import RunStarter
 from penstock.gateway.app import create_app
-from penstock.gateway.signed import token_hash
 from penstock.settings import Settings
 from penstock.store.approvals import ApprovalRequest, Ask, Said, decide, open_request
 from penstock.store.database import Database
 from penstock.store.runs import Entry
 from penstock.store.sessions import open_session
 from penstock.store.states import Verdict
+from penstock.store.tokens import token_hash
 from penstock.store.workflows import Revision, save_revision
 from store.entering import enter
 

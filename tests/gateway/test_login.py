@@ -15,9 +15,9 @@ from sqlalchemy import text
 from gateway.conftest import OWN, PASSWORD, Gate
 from gateway.entering import by_link, by_password, me
 from penstock.gateway.guard import OPEN
-from penstock.gateway.signed import token_hash
 from penstock.store.database import Database
 from penstock.store.sessions import find_session
+from penstock.store.tokens import token_hash
 
 
 async def audited(database: Database) -> list[tuple[str, str | None]]:

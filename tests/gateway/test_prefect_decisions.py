@@ -16,8 +16,8 @@ from engine.flows import node, workflow
 from engine.test_gates import end_of, lines, mutate, requests, start, suspended
 from engine.test_runs import states
 from penstock.gateway.prefect_rules import Access, access_of
-from penstock.gateway.signed import token_hash
 from penstock.store.sessions import open_session
+from penstock.store.tokens import token_hash
 from support.stack import StackUnderTest
 
 pytestmark = pytest.mark.integration

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from datetime import datetime
 from typing import Annotated
@@ -16,6 +15,7 @@ from penstock.cli.session import person, store
 from penstock.cli.text import local_time
 from penstock.errors import NotSignedIn
 from penstock.settings import Settings, load_settings
+from penstock.store.tokens import token_hash
 
 __all__ = ["people_app", "register"]
 
@@ -87,7 +87,7 @@ async def _link(name: str, token: str) -> datetime:
     from penstock.store.sessions import make_link  # noqa: PLC0415  quick start
 
     async with store() as database:
-        return await make_link(database, _hash(token), person=name, lifetime_s=_LINK_S)
+        return await make_link(database, token_hash(token), person=name, lifetime_s=_LINK_S)
 
 
 async def _session(settings: Settings, name: str, token: str) -> datetime:
@@ -95,12 +95,10 @@ async def _session(settings: Settings, name: str, token: str) -> datetime:
 
     lifetime_s = settings.gateway.session_hours * 3600
     async with store() as database:
-        session = await open_session(database, _hash(token), person=name, via="link", lifetime_s=lifetime_s)
+        session = await open_session(
+            database, token_hash(token), person=name, via="link", lifetime_s=lifetime_s
+        )
     return session.expires_at
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _address(settings: Settings, token: str) -> str:

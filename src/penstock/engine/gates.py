@@ -100,8 +100,8 @@ async def propose(
         limit = failures.time_limit(node.timeout_s or agent.timeout_s)
         async with engine.workspace(unit.label) as workspace, limit:
             plan = await agent.planner(run.context(engine, unit, workspace, attempt=1), params)
-    inputs = params.model_dump(mode="json")
-    title = node.render_title(run.scope(results, unit, before)) or f"{agent.name}: {unit.label} of {workflow}"
+    inputs, scope = params.model_dump(mode="json"), run.scope(results, unit, before)
+    title = node.render_title(scope) or f"{agent.name}: {unit.label} of {workflow}"
     targets = tuple(plan.targets if plan else ())
     terms = _terms(engine, run, node, agent, targets=targets, before=before)
     facts = {
@@ -114,7 +114,7 @@ async def propose(
         "why": "; ".join(dict.fromkeys(clause.why for clause in terms.clauses if clause.why)),
         "round": before.round,
         "note": None if before.note is None else {"person": before.note_by, "text": before.note},
-        "edited": _edited(before, agent, node.render_inputs(run.scope(results, unit, before))),
+        "edited": _edited(before, agent, node.render_inputs(scope)) if before.edits else None,
     }
     card = make_card(agent, inputs, plan, title=title, facts=facts)
     request = GateRequest(
@@ -216,10 +216,8 @@ def _own_clauses(agent: Agent, node: CheckedNode) -> Iterator[Clause]:
         yield Clause(source="risk", why=by_risk)
 
 
-def _edited(before: SaidBefore, agent: Agent, rendered: Mapping[str, Any]) -> dict[str, Any] | None:
+def _edited(before: SaidBefore, agent: Agent, rendered: Mapping[str, Any]) -> dict[str, Any]:
     """Tell which inputs an approver has changed, from what the workflow gives or the agent's model has."""
-    if not before.edits:
-        return None
     given = dict(rendered)
     for name, field in agent.input_model.model_fields.items():
         if not field.is_required():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,9 +19,10 @@ from penstock.store.database import Database
 from penstock.store.notices import Notice, notice_failed, notices_done, take_notices
 from penstock.store.passes import make_link
 from penstock.store.states import ApprovalState
+from penstock.store.tokens import token_hash
 from penstock_blocks.sending import Addresses, Level, Message, line, plain, send_all
 
-__all__ = ["Notifier", "link_hash"]
+__all__ = ["Notifier"]
 
 _MOST_TRIES = 8
 _HEADLINES = {
@@ -32,11 +32,6 @@ _HEADLINES = {
 }
 
 log = logging.getLogger(__name__)
-
-
-def link_hash(token: str) -> str:
-    """Give what is stored of a link's token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 async def _block(name: str) -> Any:
@@ -68,7 +63,7 @@ class Notifier:
     async def _tell(self, notice: Notice, request: ApprovalRequest) -> None:
         """Send one notice to every block; all of them get it again when one of them fails."""
         token = secrets.token_urlsafe(24)
-        await make_link(self.database, request.id, link_hash=link_hash(token))
+        await make_link(self.database, request.id, link_hash=token_hash(token))
         message = self._message(notice, request, self.links.arrival(token))
         problems = [problem for name in self.blocks if (problem := await self._to_block(name, message))]
         if not problems:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from penstock.store.database import Database
 from penstock.store.passes import take_code
 from penstock.store.runs import get_run
 from penstock.store.suspension import has_news, suspend_run
+from penstock.store.tokens import token_hash
 
 __all__ = ["Suspension", "code_hash"]
 
@@ -123,7 +123,7 @@ class Suspension:
 
 def code_hash(code: str) -> str:
     """Give what is stored of a one-time code."""
-    return hashlib.sha256(code.strip().encode()).hexdigest()
+    return token_hash(code.strip())
 
 
 def _key(round_: int) -> str:

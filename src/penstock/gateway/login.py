@@ -23,7 +23,7 @@ from penstock.gateway.forms import read_form
 from penstock.gateway.oidc import LOGIN_S, Provider
 from penstock.gateway.opened import Opened
 from penstock.gateway.pages import page
-from penstock.gateway.signed import Signed, cookie_name, drop_cookie, request_token, set_cookie, token_hash
+from penstock.gateway.signed import Signed, cookie_name, drop_cookie, request_token, set_cookie
 from penstock.settings import Settings
 from penstock.store.sessions import (
     close_session,
@@ -32,6 +32,7 @@ from penstock.store.sessions import (
     open_session_by_link,
     refuse_session,
 )
+from penstock.store.tokens import token_hash
 
 __all__ = ["Entrance", "entrance_of", "router"]
 

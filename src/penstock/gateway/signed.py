@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from penstock.engine.services import Services
 from penstock.errors import NotSignedIn
 from penstock.gateway.addresses import is_secure
 from penstock.store.sessions import Session, find_session
+from penstock.store.tokens import token_hash
 
 __all__ = [
     "Signed",
@@ -23,7 +23,6 @@ __all__ = [
     "request_token",
     "set_cookie",
     "signed_in",
-    "token_hash",
 ]
 
 _COOKIE = "penstock_session"
@@ -73,11 +72,6 @@ def _of_request(request: Request) -> SignedIn:
 
 Signed = Annotated[SignedIn, Depends(_of_request)]
 """Who has signed in; nobody else gets as far as a route that is not open to all."""
-
-
-def token_hash(token: str) -> str:
-    """Give what the store knows of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def set_cookie(request: Request, answer: Response, token: str, *, lifetime_s: float) -> None:
