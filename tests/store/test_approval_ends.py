@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -36,18 +35,6 @@ class Timer:
     def due(self, request: ApprovalRequest) -> Due:
         self.asked.append(request)
         return self.answer
-
-
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
-
-
-@pytest.fixture
-async def signals(database: Database) -> AsyncGenerator[Listener]:
-    async with database.listen(SIGNAL_CHANNEL) as listener:
-        assert (await anext(listener)).missed
-        yield listener
 
 
 async def seen(database: Database, request: ApprovalRequest) -> ApprovalRequest:

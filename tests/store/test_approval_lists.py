@@ -26,11 +26,6 @@ from store.asking import TWO, ask, say, use
 from store.entering import age, enter
 
 
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
-
-
 async def test_list_requests_pages_from_the_newest(database: Database, entry: Entry) -> None:
     asked = [(await ask(database, entry, item=str(index))).id for index in range(5)]
 

@@ -48,11 +48,6 @@ COUNTED = text("""
 """)
 
 
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
-
-
 async def seen(database: Database, request: ApprovalRequest) -> ApprovalRequest:
     return await get_approval(database, request.id)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -36,18 +35,6 @@ from store.asking import ONE, TWO, Judge, ask, facts_of, noted, notices_of, say,
 from store.entering import age, enter, types_of
 
 S = ApprovalState
-
-
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
-
-
-@pytest.fixture
-async def signals(database: Database) -> AsyncGenerator[Listener]:
-    async with database.listen(SIGNAL_CHANNEL) as listener:
-        assert (await anext(listener)).missed
-        yield listener
 
 
 async def again(database: Database, revision: Revision, entry: Entry) -> Entry:

@@ -15,11 +15,6 @@ from store.entering import enter
 AGE = text("UPDATE penstock.mutation SET at = at - make_interval(secs => 61)")
 
 
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
-
-
 async def spend(
     database: Database, entry: Entry, *targets: str, unit: str = "apply", **changes: Any
 ) -> tuple[str, ...]:

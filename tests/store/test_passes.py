@@ -13,17 +13,11 @@ from penstock.store.approvals import ApprovalRequest, get_approval
 from penstock.store.database import Database
 from penstock.store.passes import Taken, make_code, make_link, take_code, take_link
 from penstock.store.runs import Entry
-from penstock.store.workflows import Revision
 from store.asking import all_wait, ask, facts_of, noted, say
-from store.entering import age, enter
+from store.entering import age
 
 LOCK = text("SELECT hash FROM penstock.approval_pass FOR UPDATE")
 PASSES = text("SELECT kind, person, used_at IS NOT NULL AS used FROM penstock.approval_pass ORDER BY hash")
-
-
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
 
 
 async def code(

@@ -21,11 +21,6 @@ from store.entering import age, enter
 S = ApprovalState
 
 
-@pytest.fixture
-async def entry(database: Database, revision: Revision) -> Entry:
-    return await enter(database, revision)
-
-
 async def grant(database: Database, person: str = "ann", **changes: Any) -> Standing:
     values: dict[str, Any] = {
         "agent": "patcher",
